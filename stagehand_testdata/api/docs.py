@@ -1,0 +1,37 @@
+"""`GET schema` and `GET docs`: the OpenAPI 3.1 description of this app and its page, behind the same gate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
+from rest_framework.request import Request
+
+from . import errors, openapi
+from .authentication import authenticate
+
+
+class Gated:
+    """The gate and the key before the page, errors in our shape."""
+
+    authentication_classes = ()
+    permission_classes = ()
+    throttle_classes = ()
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        authenticate(request, cleaning=False)
+        super().initial(request, *args, **kwargs)  # type: ignore[misc]
+
+    def get_exception_handler(self) -> Any:
+        return errors.handle
+
+
+class SchemaView(Gated, SpectacularJSONAPIView):
+    schema = None
+    custom_settings = {**openapi.SCHEMA_SETTINGS, "PREPROCESSING_HOOKS": [f"{openapi.__name__}.only_ours"]}
+
+
+class DocsView(Gated, SpectacularSwaggerView):
+    schema = None
+    url_name = "stagehand_testdata:schema"
+    title = "stagehand_testdata"

@@ -1,0 +1,110 @@
+"""The fields of a registered type: how they are validated, and how `GET entity-types` shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import models
+from rest_framework import serializers
+
+from ..operations.entities import settable_fields
+from ..registry import EntityType
+from .serializers import StrictSerializer
+
+_JSON_TYPES: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], str, Any], ...] = (
+    (serializers.BooleanField, "boolean", True),
+    (serializers.IntegerField, "integer", 1),
+    (serializers.FloatField, "number", 1.5),
+    (serializers.DecimalField, "decimal", "9.50"),
+    (serializers.DateTimeField, "datetime", "2030-01-31T10:00:00Z"),
+    (serializers.DateField, "date", "2030-01-31"),
+    (serializers.TimeField, "time", "10:00:00"),
+    (serializers.DurationField, "duration", "01:00:00"),
+    (serializers.UUIDField, "uuid", "6f1c1f9e-5c1d-4f0e-9c55-0d3c5b1c9a10"),
+    (serializers.EmailField, "email", "someone@example.com"),
+    (serializers.URLField, "url", "https://example.com/"),
+    (serializers.JSONField, "json", {}),
+    (serializers.CharField, "string", "text"),
+)
+
+
+class _Builder(serializers.ModelSerializer[models.Model]):
+    """Borrowed for its knowledge of which serializer field a model's column needs."""
+
+    class Meta:
+        model = models.Model
+        fields = "__all__"
+
+
+def fields_serializer(entity_type: EntityType) -> type[StrictSerializer]:
+    """A strict serializer of what a client may set on this type; nothing is required."""
+    fields = {
+        name: _serializer_field(column, name) for name, column in settable_fields(entity_type).items()
+    }
+    name = f"{entity_type.name.title()}Fields"
+    return type(name, (StrictSerializer,), {"get_fields": lambda self: dict(fields)})
+
+
+def describe(entity_type: EntityType) -> dict[str, Any]:
+    """`{name, model, plural, fields: [{name, type, required, example, …}]}`."""
+    return {
+        "name": entity_type.name,
+        "model": entity_type.model._meta.label,
+        "plural": entity_type.plural,
+        "fields": [
+            _describe_field(name, column) for name, column in settable_fields(entity_type).items()
+        ],
+    }
+
+
+def _describe_field(name: str, column: models.Field[Any, Any] | None) -> dict[str, Any]:
+    # Whatever a client leaves out, the factory fills in.
+    shown: dict[str, Any] = {"name": name, "required": False}
+    if column is None:
+        return {**shown, "type": "any", "example": None}
+    if column.is_relation:
+        target: Any = column.related_model
+        return {**shown, "type": "id", "example": "1", "references": target._meta.label}
+    field = _serializer_field(column, name)
+    if column.choices:
+        choices = [value for value, _ in column.flatchoices]
+        return {**shown, "type": "choice", "example": choices[0] if choices else None, "choices": choices}
+    kind, example = next(
+        (kind, example) for base, kind, example in (*_JSON_TYPES, (object, "any", None)) if isinstance(field, base)
+    )
+    shown |= {"type": kind, "example": _own_example(column, kind, example)}
+    if column.max_length:
+        shown["maxLength"] = column.max_length
+    return shown
+
+
+def _own_example(column: models.Field[Any, Any], kind: str, example: Any) -> Any:
+    if kind == "json" and column.has_default():
+        return column.get_default()
+    if kind == "string" and isinstance(column, models.SlugField):
+        return "some-text"
+    return example[: column.max_length] if isinstance(example, str) and column.max_length else example
+
+
+def _serializer_field(column: models.Field[Any, Any] | None, name: str) -> serializers.Field[Any, Any, Any, Any]:
+    if column is None:
+        return serializers.JSONField(required=False, allow_null=True)
+    if column.is_relation:
+        return serializers.JSONField(required=False, allow_null=column.null, help_text="The id of a row of the run.")
+    field_class, options = _Builder().build_standard_field(name, column)
+    kept: Mapping[str, Any] = {
+        key: value
+        for key, value in options.items()
+        # Whether a value is unique is the database's to say; a default is the factory's.
+        if key not in ("validators", "read_only", "required", "default", "initial", "model_field", "style")
+    }
+    validators = [each for each in options.get("validators", ()) if not _asks_the_database(each)]
+    extra = {"model_field": column} if issubclass(field_class, serializers.ModelField) else {}
+    field: serializers.Field[Any, Any, Any, Any] = field_class(**kept, **extra, required=False)
+    field.validators = [*field.validators, *validators]
+    return field
+
+
+def _asks_the_database(validator: Any) -> bool:
+    return getattr(validator, "requires_context", False)

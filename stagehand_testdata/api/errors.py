@@ -1,0 +1,115 @@
+"""Which error becomes which status: said here and nowhere else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.db import InterfaceError, OperationalError
+from django.http import Http404
+from rest_framework import exceptions as drf
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from .. import exceptions as ours
+
+logger = logging.getLogger(__name__)
+
+#: The nearest ancestor in this table decides.
+STATUS: dict[type[ours.TestDataError], int] = {
+    ours.GateClosed: 403,
+    ours.NotAuthenticated: 401,
+    ours.NotAllowed: 403,
+    ours.InvalidInput: 400,
+    ours.BodyTooLarge: 413,
+    ours.NotFound: 404,
+    ours.TooOld: 400,
+    ours.Conflict: 409,
+    ours.TestDataError: 500,
+}
+
+_FRAMEWORK_CODES = {
+    400: "invalid_body",
+    401: "not_authenticated",
+    403: "not_allowed",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+    429: "throttled",
+}
+
+
+def handle(error: Exception, context: Mapping[str, Any]) -> Response:
+    """The answer to any exception, in the one shape that errors have."""
+    set_rollback()
+    match error:
+        case ours.TestDataError():
+            status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+            return _answer(status, error.code, error.message, error.details)
+        case drf.ValidationError():
+            details = flatten(error.detail)
+            return _answer(400, "invalid_body", summary(details), details)
+        case drf.APIException():
+            headers = {"WWW-Authenticate": error.auth_header} if hasattr(error, "auth_header") else {}
+            code = _FRAMEWORK_CODES.get(error.status_code, "error")
+            return _answer(error.status_code, code, str(error.detail), headers=headers)
+        case Http404():
+            return _answer(404, "not_found", "Not found.")
+        case PermissionDenied():
+            return _answer(403, "not_allowed", "Not allowed.")
+        case RequestDataTooBig():
+            return _answer(413, "body_too_large", "The request body is too large.")
+        case OperationalError() | InterfaceError():
+            logger.error("the database is unavailable", exc_info=error)
+            message = "The database is unavailable; nothing was done. Try again."
+            return _answer(503, "unavailable", message, headers={"Retry-After": "1"})
+    logger.error("unexpected error", exc_info=error)
+    return _answer(500, "internal_error", "An unexpected error happened; nothing was done. The log has it.")
+
+
+def body(code: str, message: str, details: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The shape of every error: the document's server says `error`, its client reads `message`."""
+    shape: dict[str, Any] = {"error": message, "message": message, "code": code}
+    if details:
+        shape["details"] = details
+    return shape
+
+
+def flatten(detail: Any) -> dict[str, list[str]]:
+    """DRF's nested details as `{"sessionTypes.0.price": [text]}`."""
+    found: dict[str, list[str]] = {}
+    for path, text in _walk(detail, ()):
+        found.setdefault(".".join(path) or "body", []).append(text)
+    return found
+
+
+def summary(details: Mapping[str, list[str]]) -> str:
+    """One line that names the fields at fault, the first few of them."""
+    named = [f"{field}: {texts[0]}" for field, texts in list(details.items())[:5]]
+    more = f" (and {len(details) - 5} more)" if len(details) > 5 else ""
+    return f"The request body is not valid. {' '.join(named)}{more}"
+
+
+def _walk(detail: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(detail, Mapping):
+        for key, value in detail.items():
+            yield from _walk(value, path if key == "non_field_errors" else (*path, str(key)))
+    elif isinstance(detail, list):
+        for position, value in enumerate(detail):
+            yield from _walk(value, (*path, str(position)) if isinstance(value, Mapping | list) else path)
+    else:
+        yield path, str(detail)
+
+
+def _answer(
+    status: int,
+    code: str,
+    message: str,
+    details: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    return Response(body(code, message, details), status=status, headers=dict(headers or {}))

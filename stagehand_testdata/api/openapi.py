@@ -1,0 +1,99 @@
+"""The bridge to drf-spectacular, which a host may leave out: then there is no schema, and all else works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from django.apps import apps
+
+from .. import __version__
+from .serializers import ErrorSerializer
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+try:
+    from drf_spectacular.openapi import AutoSchema
+    from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+except ImportError:  # the extra is not installed
+    AutoSchema = object  # type: ignore[assignment, misc]
+    HAVE_SPECTACULAR = False
+else:
+    HAVE_SPECTACULAR = True
+
+#: For `SpectacularAPIView`: what this app's own schema says, whatever the host's says.
+SCHEMA_SETTINGS: dict[str, Any] = {
+    "OAS_VERSION": "3.1.1",
+    "TITLE": "stagehand_testdata",
+    "DESCRIPTION": "Create, inspect and remove test data in a live product.",
+    "VERSION": __version__,
+    "APPEND_COMPONENTS": {
+        "securitySchemes": {"accessKey": {"type": "http", "scheme": "bearer", "bearerFormat": "tdk_…"}}
+    },
+    "SECURITY": [{"accessKey": []}, {}],
+}
+
+_ERRORS = {
+    400: "The body, the test ID or the run's age is not acceptable.",
+    401: "An access key is needed.",
+    403: "The gate is closed, or the key may not do that.",
+    404: "No such run, row or name.",
+    409: "The run is closed, or a value is taken.",
+}
+
+
+def is_installed() -> bool:
+    """Whether the host can serve a schema."""
+    return HAVE_SPECTACULAR and apps.is_installed("drf_spectacular")
+
+
+class ViewSchema(AutoSchema):
+    """Says of each view what they all share: the test id in the header, one tag, the errors."""
+
+    def get_tags(self) -> list[str]:
+        return ["test data"]
+
+    def get_override_parameters(self) -> list[Any]:
+        if not getattr(self.view, "needs_test_id", False):
+            return []
+        return [
+            OpenApiParameter(
+                "X-Test-ID",
+                str,
+                OpenApiParameter.HEADER,
+                required=True,
+                description="1–128 of A–Z a–z 0–9 _ -, starting with the test prefix.",
+            )
+        ]
+
+
+def describe(
+    operation_id: str,
+    *,
+    request: Any = None,
+    answers: dict[int, Any],
+    errors: Iterable[int] = (400, 401, 403),
+    summary: str,
+    description: str = "",
+) -> Callable[[F], F]:
+    """What the schema says of one action; nothing where there is no schema."""
+    if not HAVE_SPECTACULAR:
+        return lambda action: action
+    responses = {
+        status: OpenApiResponse(ErrorSerializer, description=_ERRORS[status]) for status in errors
+    } | answers
+    decorate: Callable[[F], F] = extend_schema(
+        operation_id=operation_id,
+        request=request,
+        responses=responses,
+        summary=summary,
+        description=description or summary,
+    )
+    return decorate
+
+
+def only_ours(endpoints: list[Any], **kwargs: Any) -> list[Any]:
+    """A preprocessing hook: of all the host's endpoints, this app's."""
+    package = __package__.partition(".")[0]
+    return [each for each in endpoints if each[3].cls.__module__.partition(".")[0] == package]
+

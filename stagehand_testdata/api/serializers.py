@@ -1,0 +1,249 @@
+"""The bodies of requests and answers, field by field under their wire names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rest_framework import serializers
+
+from ..conf import settings
+from ..models import TestEntity, TestRun
+from ..operations import runs
+from ..seeding import SEED_LIMIT
+from .fields import AlwaysTrue, Flag, Identifier, Number, Text, Whole
+
+#: The year 2100 in milliseconds; ten years in minutes. Beyond, a number is a mistake.
+_LATEST_MS = 4_102_444_800_000
+_LONGEST_MINUTES = 10 * 366 * 24 * 60
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """Refuses fields that it does not know, by name."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            unknown = {name: ["Unknown field."] for name in data if name not in self.fields}
+            if unknown:
+                raise serializers.ValidationError(unknown)
+        return super().to_internal_value(data)
+
+
+class FrameSerializer(StrictSerializer):
+    """What the document's client sends with every operation; it decides nothing but how strict to be."""
+
+    testId = Text(required=False, help_text="The same as the X-Test-ID header.")
+    isTest = AlwaysTrue(required=False)
+    createdAt = Text(required=False, max_length=64, help_text="Ignored.")
+    includeDependencies = Flag(required=False, help_text="Ignored.")
+    testCreationTime = Number(
+        required=False, min_value=0, max_value=_LATEST_MS, help_text="ms since 1970; can only make it stricter."
+    )
+    maxAgeMinutes = Number(required=False, max_value=_LONGEST_MINUTES, help_text="Minutes, cut to the cap.")
+    buildId = Identifier(required=False, max_length=128)
+    scope = serializers.ChoiceField(choices=TestRun.Scope.choices, required=False)
+
+    def validate_maxAgeMinutes(self, value: float) -> float:
+        if value <= 0:
+            raise serializers.ValidationError("Ensure this value is greater than 0.")
+        return value
+
+
+class VerifyAccessSerializer(FrameSerializer):
+    seed = Whole(required=False, min_value=0, max_value=SEED_LIMIT - 1)
+    shadow = Flag(required=False)
+    testUserEmail = serializers.EmailField(required=False, max_length=254)
+    label = Text(required=False, allow_blank=True, max_length=200)
+
+    def validate_shadow(self, value: bool) -> bool:
+        if value:
+            raise serializers.ValidationError("Shadow runs are not available on this server.")
+        return value
+
+
+class ListedSerializer(StrictSerializer):
+    type = Text(max_length=128)
+    id = Identifier()
+    scope = Text(required=False, max_length=64)
+
+
+class CleanupSerializer(FrameSerializer):
+    createdData = ListedSerializer(many=True, required=False, max_length=10_000)
+
+
+class RenewSerializer(StrictSerializer):
+    maxAgeMinutes = Number(required=False, max_value=_LONGEST_MINUTES)
+    label = Text(required=False, allow_blank=True, max_length=200)
+
+    validate_maxAgeMinutes = FrameSerializer.validate_maxAgeMinutes
+
+
+class CreateEntitiesSerializer(FrameSerializer):
+    count = Whole(required=False, min_value=1)
+    fields_ = serializers.DictField(required=False)
+
+    def get_fields(self) -> dict[str, Any]:
+        # `fields` is the wire's name, and taken by the serializer itself.
+        found = super().get_fields()
+        found["fields"] = found.pop("fields_")
+        return found
+
+    def validate_count(self, value: int) -> int:
+        if value > settings.MAX_ROWS_PER_CALL:
+            raise serializers.ValidationError(
+                f"No more than {settings.MAX_ROWS_PER_CALL} rows in one call (MAX_ROWS_PER_CALL)."
+            )
+        return value
+
+
+# --- answers ---------------------------------------------------------------------------------------------
+
+
+class AccessSerializer(serializers.Serializer[Any]):
+    success = serializers.BooleanField()
+    testId = serializers.CharField(source="test_id")
+    scope = serializers.ChoiceField(choices=TestRun.Scope.choices)
+    shadow = serializers.BooleanField()
+    seed = serializers.IntegerField()
+    maxAgeMinutes = serializers.IntegerField()
+    expiresAt = serializers.DateTimeField(source="expires_at")
+    environment = serializers.CharField()
+
+
+class CountsSerializer(serializers.Serializer[Any]):
+    live = serializers.IntegerField()
+    removed = serializers.IntegerField()
+    gone = serializers.IntegerField()
+    quarantined = serializers.IntegerField()
+
+
+class RunSerializer(serializers.ModelSerializer[TestRun]):
+    testId = serializers.CharField(source="test_id")
+    shadow = serializers.SerializerMethodField()
+    maxAgeMinutes = serializers.SerializerMethodField()
+    buildId = serializers.CharField(source="build_id")
+    openedAt = serializers.DateTimeField(source="opened_at")
+    expiresAt = serializers.DateTimeField(source="expires_at")
+    latestEnd = serializers.DateTimeField(source="latest_end")
+    closedAt = serializers.DateTimeField(source="closed_at", allow_null=True)
+    expired = serializers.SerializerMethodField()
+    entities = serializers.SerializerMethodField()
+
+    class Meta:
+        model = TestRun
+        fields = [
+            "testId",
+            "scope",
+            "state",
+            "shadow",
+            "seed",
+            "label",
+            "buildId",
+            "maxAgeMinutes",
+            "openedAt",
+            "expiresAt",
+            "latestEnd",
+            "closedAt",
+            "expired",
+            "entities",
+        ]
+
+    def get_shadow(self, run: TestRun) -> bool:
+        return False
+
+    def get_maxAgeMinutes(self, run: TestRun) -> int:
+        return runs.minutes_left(run)
+
+    def get_expired(self, run: TestRun) -> bool:
+        return bool(run.expires_at <= run.now)  # type: ignore[attr-defined]
+
+    def get_entities(self, run: TestRun) -> dict[str, int]:
+        return {state: getattr(run, f"count_{state}") for state in TestEntity.State.values}
+
+
+class EntrySerializer(serializers.ModelSerializer[TestEntity]):
+    id = serializers.CharField(source="key_text")
+    state = serializers.CharField(help_text="live, removed, gone or quarantined.")
+    blockedBy = serializers.DictField(source="blocked_by", child=serializers.IntegerField())
+    createdAt = serializers.DateTimeField(source="created_at")
+    removedAt = serializers.DateTimeField(source="removed_at", allow_null=True)
+
+    class Meta:
+        model = TestEntity
+        fields = ["type", "id", "model", "origin", "state", "reason", "blockedBy", "createdAt", "removedAt"]
+
+
+class QuarantinedSerializer(serializers.Serializer[Any]):
+    type = serializers.CharField()
+    id = serializers.CharField()
+    reason = serializers.CharField()
+    blockedBy = serializers.DictField(child=serializers.IntegerField())
+
+
+class NotOwnedSerializer(serializers.Serializer[Any]):
+    type = serializers.CharField()
+    id = serializers.CharField()
+
+
+class ReceiptSerializer(serializers.Serializer[Any]):
+    success = serializers.BooleanField()
+    testId = serializers.CharField()
+    state = serializers.ChoiceField(choices=TestRun.State.choices)
+    removed = serializers.DictField(child=serializers.IntegerField())
+    alreadyGone = serializers.DictField(child=serializers.IntegerField())
+    remaining = serializers.IntegerField()
+    quarantined = QuarantinedSerializer(many=True)
+    notOwned = NotOwnedSerializer(many=True)
+    digest = serializers.CharField()
+
+
+class ErrorSerializer(serializers.Serializer[Any]):
+    error = serializers.CharField()
+    message = serializers.CharField()
+    code = serializers.CharField()
+    details = serializers.DictField(child=serializers.ListField(child=serializers.CharField()), required=False)
+
+
+class ResidueSerializer(ReceiptSerializer):
+    error = serializers.CharField()
+    message = serializers.CharField()
+    code = serializers.CharField()
+
+
+class FieldSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    type = serializers.CharField()
+    required = serializers.BooleanField()
+    example = serializers.JSONField(allow_null=True)
+    choices = serializers.ListField(child=serializers.JSONField(), required=False)
+    maxLength = serializers.IntegerField(required=False)
+    references = serializers.CharField(required=False)
+
+
+class EntityTypeSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    model = serializers.CharField()
+    plural = serializers.CharField(allow_null=True)
+
+    def get_fields(self) -> dict[str, Any]:
+        return {**super().get_fields(), "fields": FieldSerializer(many=True)}
+
+
+class EntitySerializer(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    type = serializers.CharField()
+    testId = serializers.CharField()
+    isTest = serializers.BooleanField()
+
+    def get_fields(self) -> dict[str, Any]:
+        return {**super().get_fields(), "fields": serializers.DictField(help_text="The host's own names.")}
+
+
+class BatchAnswerSerializer(serializers.Serializer[Any]):
+    testId = serializers.CharField()
+    isTest = serializers.BooleanField()
+    entities = serializers.DictField(child=serializers.ListField(child=serializers.DictField()))
+
+
+class ScenarioAnswerSerializer(BatchAnswerSerializer):
+    scenario = serializers.CharField()

@@ -1,0 +1,388 @@
+"""Parse, call one operation, render."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any, ClassVar
+
+from django.db import transaction
+from django.db.models import Count, Q, QuerySet
+from rest_framework.exceptions import ValidationError
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.pagination import PageNumberPagination
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
+from rest_framework.viewsets import GenericViewSet, ViewSet
+
+from ..conf import settings
+from ..exceptions import (
+    BodyTooLarge,
+    InvalidInput,
+    InvalidTestId,
+    TestIdMismatch,
+    TooOld,
+    UnknownOperation,
+)
+from ..models import TestEntity, TestRun
+from ..operations import entities, runs, scenarios
+from ..operations.addresses import require_reserved
+from ..operations.purge import purge
+from ..registry import WireOperation, get_registry, resolve
+from . import errors, openapi, serializers
+from .authentication import authenticate
+from .entity_fields import describe, fields_serializer
+from .parsers import StrictJSONParser
+
+_TEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_HOUR_MINUTES = 60
+_DAY_MINUTES = 24 * 60
+
+
+class JSONOnly(BaseContentNegotiation):
+    """Whatever a client says it accepts, it is answered in JSON."""
+
+    def select_parser(self, request: Request, parsers: Any) -> BaseParser | None:
+        kind = request.content_type.partition(";")[0].strip().lower()
+        return next((parser for parser in parsers if parser.media_type == kind), None)
+
+    def select_renderer(
+        self, request: Request, renderers: Any, format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        return renderers[0], renderers[0].media_type
+
+
+class Pages(PageNumberPagination):
+    page_size = 50
+    page_size_query_param = "pageSize"
+    max_page_size = 500
+
+
+class TestDataViewSet(ViewSet):
+    """The frame of every request: gate, key, test id, body, in this order."""
+
+    __test__ = False
+
+    # The host's own defaults (sessions, forms, browsable pages) have no place here.
+    authentication_classes = ()
+    permission_classes = ()
+    throttle_classes = ()
+    parser_classes = (StrictJSONParser,)
+    renderer_classes = (JSONRenderer,)
+    content_negotiation_class = JSONOnly
+    http_method_names = ["get", "post", "patch", "delete", "head"]
+    schema = openapi.ViewSchema() if openapi.HAVE_SPECTACULAR else None  # type: ignore[assignment]
+
+    #: Whether the request names its run in the X-Test-ID header.
+    needs_test_id: ClassVar[bool] = False
+    #: Actions that a closed gate does not stop.
+    cleaning: ClassVar[frozenset[str]] = frozenset()
+
+    owner: str
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        self.format_kwarg = None
+        request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request)
+        self.owner = authenticate(request, cleaning=self.action in self.cleaning)
+
+    def get_exception_handler(self) -> Any:
+        return errors.handle
+
+    def test_id(self) -> str:
+        """The test id of the header; raises InvalidTestId."""
+        test_id = self.request.META.get("HTTP_X_TEST_ID", "")
+        if not _TEST_ID.fullmatch(test_id) or not test_id.startswith(settings.TEST_ID_PREFIX):
+            raise InvalidTestId
+        return str(test_id)
+
+    def sent(self) -> dict[str, Any]:
+        """The body as it was sent; a test id in it must be the header's.
+
+        Raises BodyTooLarge, InvalidInput, TestIdMismatch.
+        """
+        length = self.request.META.get("CONTENT_LENGTH") or "0"
+        if not length.isdecimal() or int(length) == 0:
+            raise InvalidInput("The request has no body: send a JSON object, {} at least.")
+        if int(length) > settings.MAX_BODY_BYTES:
+            raise BodyTooLarge(f"The request body is larger than {settings.MAX_BODY_BYTES} bytes (MAX_BODY_BYTES).")
+        data: dict[str, Any] = self.request.data
+        header = self.request.META.get("HTTP_X_TEST_ID")
+        if header is not None and data.get("testId", header) != header:
+            raise TestIdMismatch
+        return data
+
+    def body(self, serializer: type[BaseSerializer[Any]]) -> dict[str, Any]:
+        """The body as `serializer` reads it; raises as `sent`, and where the serializer refuses it."""
+        return _read(serializer, self.sent())
+
+    def create_in_run(self, work: Any, data: dict[str, Any], *, test_id: str) -> Any:
+        """Run a creating operation in the frame: age first, then all or nothing."""
+        _refuse_old(data)
+        return entities.perform(
+            test_id, self.owner, work, data=data, max_age_minutes=data.get("maxAgeMinutes")
+        )
+
+
+class OperationViewSet(TestDataViewSet):
+    """The operations that are named by the path alone."""
+
+    needs_test_id = True
+    cleaning = frozenset({"cleanup"})
+    operation: WireOperation | None = None
+
+    @openapi.describe(
+        "verify_access",
+        request=serializers.VerifyAccessSerializer,
+        answers={200: serializers.AccessSerializer},
+        errors=(400, 401, 403, 409),
+        summary="Open a run, or join and renew it",
+    )
+    def verify_access(self, request: Request) -> Response:
+        test_id = self.test_id()
+        data = self.body(serializers.VerifyAccessSerializer)
+        address = data.get("testUserEmail", "")
+        if address:
+            address = require_reserved(address, "testUserEmail")
+        with transaction.atomic(using=runs.ledger_alias()):
+            run = runs.open_or_join(
+                test_id,
+                owner=self.owner,
+                scope=data.get("scope"),
+                max_age_minutes=data.get("maxAgeMinutes"),
+                seed=data.get("seed"),
+                label=data.get("label", ""),
+                build_id=data.get("buildId", ""),
+                test_user_email=address,
+            )
+        granted = {
+            "success": True,
+            "test_id": run.test_id,
+            "scope": run.scope,
+            "shadow": False,
+            "seed": run.seed,
+            "maxAgeMinutes": runs.minutes_left(run),
+            "expires_at": run.expires_at,
+            "environment": settings.ENVIRONMENT,
+        }
+        return Response(serializers.AccessSerializer(granted).data)
+
+    @openapi.describe(
+        "cleanup",
+        request=serializers.CleanupSerializer,
+        answers={200: serializers.ReceiptSerializer, 409: serializers.ResidueSerializer},
+        summary="Remove the run, or what is listed of it",
+        description="The server's record alone decides. Rows that the run does not own are reported and left.",
+    )
+    def cleanup(self, request: Request) -> Response:
+        test_id = self.test_id()
+        data = self.body(serializers.CleanupSerializer)
+        listed = data.get("createdData")
+        pairs = None if listed is None else [(each["type"], each["id"]) for each in listed]
+        return _receipt(purge.clean_up(test_id, self.owner, pairs))
+
+    @openapi.describe(
+        "batch",
+        request={"application/json": {"type": "object", "additionalProperties": {"type": ["integer", "boolean"]}}},
+        answers={201: serializers.BatchAnswerSerializer},
+        errors=(400, 401, 403, 404, 409),
+        summary="Many rows at once, all or nothing",
+        description="{builders: 5, clients: 3, sessionTypes: true, bookings: 2}, or {type: count}.",
+    )
+    def batch(self, request: Request) -> Response:
+        test_id = self.test_id()
+        sent = self.sent()
+        frame = serializers.FrameSerializer().fields
+        data = _read(serializers.FrameSerializer, {name: sent[name] for name in sent if name in frame})
+        order = scenarios.batch_order({name: sent[name] for name in sent if name not in frame})
+        answer = self.create_in_run(lambda call: scenarios.run_batch(call, order), data, test_id=test_id)
+        return Response(answer, status=201)
+
+    def perform(self, request: Request) -> Response:
+        """An operation that an app has registered under a name of its own."""
+        operation = self.operation
+        assert operation is not None
+        test_id = self.test_id()
+        data = self.body(resolve(operation.request))  # type: ignore[arg-type]
+        answer = self.create_in_run(
+            lambda call: scenarios.run_operation(call, operation, data), data, test_id=test_id
+        )
+        return Response(answer, status=201)
+
+    def unknown(self, request: Request, **kwargs: Any) -> Response:
+        self.test_id()
+        raise UnknownOperation
+
+
+class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
+    """Inspect, renew and delete runs."""
+
+    cleaning = frozenset({"destroy"})
+    pagination_class = Pages
+    serializer_class = serializers.RunSerializer
+    lookup_field = "test_id"
+    lookup_url_kwarg = "testId"
+
+    def get_queryset(self) -> QuerySet[TestRun]:
+        counts = {
+            f"count_{state}": Count("entities", filter=Q(entities__state=state))
+            for state in TestEntity.State.values
+        }
+        return runs.visible(self.owner).annotate(**counts).order_by("-opened_at", "-pk")
+
+    def run_of_path(self, *, deleted: bool = False) -> TestRun:
+        test_id = self.kwargs["testId"]
+        if self.request.META.get("HTTP_X_TEST_ID", test_id) != test_id:
+            raise TestIdMismatch("The X-Test-ID header is not the test ID of the path.")
+        return runs.find(test_id, self.owner, deleted=deleted)
+
+    @openapi.describe(
+        "list_runs", answers={200: serializers.RunSerializer(many=True)}, summary="The runs of this key"
+    )
+    def list(self, request: Request) -> Response:
+        page = self.paginate_queryset(self.get_queryset())
+        return self.get_paginated_response(serializers.RunSerializer(page, many=True).data)
+
+    @openapi.describe(
+        "get_run", answers={200: serializers.RunSerializer}, errors=(400, 401, 403, 404), summary="One run"
+    )
+    def retrieve(self, request: Request, testId: str) -> Response:
+        run = self.run_of_path()
+        return Response(serializers.RunSerializer(self.get_queryset().get(pk=run.pk)).data)
+
+    @openapi.describe(
+        "renew_run",
+        request=serializers.RenewSerializer,
+        answers={200: serializers.RunSerializer},
+        errors=(400, 401, 403, 404, 409),
+        summary="Renew or label a run, within its cap",
+    )
+    def partial_update(self, request: Request, testId: str) -> Response:
+        run = self.run_of_path()
+        data = self.body(serializers.RenewSerializer)
+        with transaction.atomic(using=runs.ledger_alias()):
+            runs.renew(run, max_age_minutes=data.get("maxAgeMinutes"), label=data.get("label"))
+        return Response(serializers.RunSerializer(self.get_queryset().get(pk=run.pk)).data)
+
+    @openapi.describe(
+        "delete_run",
+        answers={200: serializers.ReceiptSerializer, 409: serializers.ResidueSerializer},
+        errors=(400, 401, 403, 404),
+        summary="Remove the whole run; then it is unknown",
+    )
+    def destroy(self, request: Request, testId: str) -> Response:
+        return _receipt(purge.delete_run(self.run_of_path()))
+
+    @openapi.describe(
+        "list_run_entities",
+        answers={200: serializers.EntrySerializer(many=True)},
+        errors=(400, 401, 403, 404),
+        summary="The ledger of a run, in the order of creation",
+    )
+    def entities(self, request: Request, testId: str) -> Response:
+        run = self.run_of_path()
+        wanted = {
+            name: request.query_params[name]
+            for name in ("type", "state", "origin")
+            if name in request.query_params
+        }
+        page = self.paginate_queryset(run.entities.filter(**wanted).order_by("ordinal"))  # type: ignore[arg-type]
+        return self.get_paginated_response(serializers.EntrySerializer(page, many=True).data)
+
+    @openapi.describe(
+        "get_run_receipt",
+        answers={200: serializers.ReceiptSerializer},
+        errors=(400, 401, 403, 404),
+        summary="What the last clean-up did; kept when the run is gone",
+    )
+    def receipt(self, request: Request, testId: str) -> Response:
+        return Response(purge.last_receipt(self.run_of_path(deleted=True)).body)
+
+
+class EntityTypeViewSet(TestDataViewSet):
+    """What can be made here."""
+
+    @openapi.describe(
+        "list_entity_types",
+        answers={200: serializers.EntityTypeSerializer(many=True)},
+        summary="What can be made here, field by field",
+    )
+    def list(self, request: Request) -> Response:
+        return Response([describe(each) for each in get_registry().entity_types])
+
+
+class EntityViewSet(TestDataViewSet):
+    """Rows of any registered factory."""
+
+    needs_test_id = True
+
+    @openapi.describe(
+        "create_entities",
+        request=serializers.CreateEntitiesSerializer,
+        answers={201: serializers.EntitySerializer},
+        errors=(400, 401, 403, 404, 409),
+        summary="One row of any registered factory, or an array of as many as `count` says",
+    )
+    def create(self, request: Request, type: str) -> Response:
+        test_id = self.test_id()
+        data = self.body(serializers.CreateEntitiesSerializer)
+        entity_type = entities.entity_type_named(type)
+        fields = _read(fields_serializer(entity_type), data.get("fields", {}), under="fields")
+        count = data.get("count")
+
+        def work(call: entities.Creation) -> list[dict[str, Any]]:
+            made = entities.create_entities(call, type, fields, count or 1)
+            return [entities.represent(type, each, call.run) for each in made]
+
+        answer = self.create_in_run(work, {**data, "fields": fields}, test_id=test_id)
+        return Response(answer if count is not None else answer[0], status=201)
+
+
+class ScenarioViewSet(TestDataViewSet):
+    """Registered scenarios."""
+
+    needs_test_id = True
+
+    @openapi.describe(
+        "run_scenario",
+        request=serializers.FrameSerializer,
+        answers={201: serializers.ScenarioAnswerSerializer},
+        errors=(400, 401, 403, 404, 409),
+        summary="All rows of a registered scenario",
+    )
+    def create(self, request: Request, name: str) -> Response:
+        test_id = self.test_id()
+        self.sent()
+        scenario = scenarios.scenario_named(name)
+        data = self.body(resolve(scenario.request) if scenario.request else serializers.FrameSerializer)  # type: ignore[arg-type]
+        answer = self.create_in_run(
+            lambda call: scenarios.run_scenario(call, scenario, data), data, test_id=test_id
+        )
+        return Response(answer, status=201)
+
+
+def _read(serializer: type[BaseSerializer[Any]], data: Any, *, under: str | None = None) -> dict[str, Any]:
+    reader = serializer(data=data)
+    if not reader.is_valid():
+        raise ValidationError({under: reader.errors} if under else reader.errors)
+    valid: dict[str, Any] = reader.validated_data
+    return valid
+
+
+def _receipt(outcome: purge.Outcome) -> Response:
+    if outcome.success:
+        return Response(outcome.receipt)
+    return Response({**outcome.receipt, **errors.body("residue", outcome.message)}, status=409)
+
+
+def _refuse_old(data: dict[str, Any]) -> None:
+    """The client's own idea of its age can only make the server stricter."""
+    created = data.get("testCreationTime")
+    if created is None:
+        return
+    minutes = min(data.get("maxAgeMinutes") or _HOUR_MINUTES, _DAY_MINUTES)
+    if time.time() * 1000 - created > minutes * 60 * 1000:
+        raise TooOld
+

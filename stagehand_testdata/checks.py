@@ -1,0 +1,142 @@
+"""System checks: what is wrong with the settings or a registration, before the first request.
+
+Each has an id and a hint that names the fix; `docs/checks.md` lists them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.apps import AppConfig, apps
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.utils.module_loading import import_string
+
+from .conf import NAME, Settings, raw, settings
+from .exceptions import ConfigurationError, DuplicateName
+from .operations.entities import settable_fields, unownable
+from .registry import EntityType, load_registry
+
+Messages = Iterator[CheckMessage]
+
+
+@register(Tags.compatibility)
+def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """E001 to E004, W001: the settings by themselves."""
+    if not isinstance(getattr(django_settings, NAME, {}), dict):
+        return [Error(f"{NAME} is not a dict.", hint=f"{NAME} = {{'ENABLED': …}}", id="stagehand.E001")]
+    return [*_unknown_or_mistyped(), *_gate(), *_labels()]
+
+
+@register(Tags.models)
+def check_registry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """E010 to E014: the registrations. Factories are imported only where the gate can open."""
+    if settings.ENABLED is False:
+        return list(_paths_only())
+    registry = load_registry()
+    found: list[CheckMessage] = [_problem(problem) for problem in registry.problems]
+    for entity_type in registry.entity_types:
+        found += _entity_type(entity_type)
+    return found
+
+
+def _unknown_or_mistyped() -> Messages:
+    known = Settings.all()
+    for name, value in raw().items():
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(sorted(known))}."
+            yield Error(f"{NAME} has an unknown key {name!r}.", hint=hint, id="stagehand.E002")
+        elif not isinstance(value, known[name].types) or (isinstance(value, bool) and bool not in known[name].types):
+            wanted = " or ".join(kind.__name__ for kind in known[name].types)
+            yield Error(
+                f"{NAME}[{name!r}] is {type(value).__name__}, not {wanted}.",
+                hint=f"The default is {known[name].default!r}.",
+                id="stagehand.E003",
+            )
+
+
+def _gate() -> Messages:
+    flag = settings.ENABLED
+    if not isinstance(flag, str):
+        return
+    try:
+        found = import_string(flag)
+    except ImportError as error:
+        found = error
+    if not callable(found):
+        yield Error(
+            f"ENABLED names {flag!r}, which is not a function that can be imported.",
+            hint="Give the dotted path of a function that returns True while test data may be made.",
+            id="stagehand.E004",
+        )
+
+
+def _labels() -> Messages:
+    for label in settings.REFERENCE_MODELS:
+        try:
+            apps.get_model(label)
+        except (LookupError, ValueError):
+            yield Error(
+                f"REFERENCE_MODELS names {label!r}, and no such model is installed.",
+                hint="Write 'app_label.ModelName'.",
+                id="stagehand.E005",
+            )
+
+
+def _paths_only() -> Messages:
+    """With the gate shut for good nothing is imported: only whether the module is there."""
+    for name, value in settings.ENTITY_TYPES.items():
+        target = value.get("factory") if isinstance(value, dict) else value
+        if isinstance(target, str) and not _module_exists(target.rpartition(".")[0]):
+            yield _unknown_path(f"Entity type '{name}': cannot import {target!r}.")
+
+
+def _module_exists(path: str) -> bool:
+    try:
+        return bool(path) and importlib.util.find_spec(path) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _problem(problem: ConfigurationError) -> CheckMessage:
+    if isinstance(problem, DuplicateName):
+        return Error(
+            problem.message,
+            hint="Rename one: names in ENTITY_TYPES and in all `testdata` modules share one space.",
+            id="stagehand.E011",
+        )
+    return Error(problem.message, hint="Correct the registration.", id="stagehand.E012")
+
+
+def _unknown_path(message: str) -> CheckMessage:
+    return Error(
+        message,
+        hint="Give the dotted path of a factory_boy DjangoModelFactory; pip install 'stagehand-testdata[factories]'.",
+        id="stagehand.E010",
+    )
+
+
+def _entity_type(entity_type: EntityType) -> Messages:
+    try:
+        model = entity_type.model
+    except ConfigurationError as problem:
+        yield _unknown_path(problem.message)
+        return
+    reason = unownable(model)
+    if reason is not None:
+        yield Error(
+            f"Entity type '{entity_type.name}' cannot be owned safely: {reason}",
+            hint="Register a factory of another model, or leave this one to the product.",
+            id="stagehand.E013",
+        )
+    refused = set(entity_type.fields or ()) - set(settable_fields(entity_type))
+    if refused:
+        yield Warning(
+            f"Entity type '{entity_type.name}' lists fields that no client may set: {', '.join(sorted(refused))}.",
+            hint="Keys, passwords and privileges are never settable; take them off `fields`.",
+            id="stagehand.W014",
+        )

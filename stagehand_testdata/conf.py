@@ -1,0 +1,66 @@
+"""Every setting, one typed line each, read live from the host's `STAGEHAND_TESTDATA` dict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar, overload
+
+from django.conf import settings as django_settings
+
+T = TypeVar("T")
+
+NAME = "STAGEHAND_TESTDATA"
+
+
+class Setting(Generic[T]):
+    """One key of the dict: its default and the types that its value may have."""
+
+    name: str
+
+    def __init__(self, default: T, *types: type) -> None:
+        self.default = default
+        self.types = types or (type(default),)
+
+    def __set_name__(self, owner: type[Settings], name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type[Settings]) -> Setting[T]: ...
+    @overload
+    def __get__(self, instance: Settings, owner: type[Settings]) -> T: ...
+    def __get__(self, instance: Settings | None, owner: type[Settings]) -> Setting[T] | T:
+        if instance is None:
+            return self
+        value: T = raw().get(self.name, self.default)
+        return value
+
+
+def raw() -> Mapping[str, Any]:
+    """The host's dict as it stands now; empty where there is none."""
+    value = getattr(django_settings, NAME, None)
+    return value if isinstance(value, Mapping) else {}
+
+
+class Settings:
+    """The settings by name; `docs/settings.md` says what each one is for."""
+
+    ENABLED = Setting[bool | str | Callable[[], bool]](False, bool, str, Callable)  # type: ignore[arg-type]
+    REQUIRE_ACCESS_KEY = Setting(True)
+    ENVIRONMENT = Setting("")
+    TEST_ID_PREFIX = Setting("stagehand_test_")
+    MAX_AGE_HOURS = Setting[float | Mapping[str, float]](24, int, float, Mapping)
+    EMAIL_DOMAINS = Setting[Sequence[str]]((), list, tuple)
+    ENTITY_TYPES = Setting[Mapping[str, Any]]({}, Mapping)
+    REFERENCE_MODELS = Setting[Sequence[str]]((), list, tuple)
+    DERIVED_TABLES = Setting[Sequence[str]]((), list, tuple)
+    MAX_BODY_BYTES = Setting(1024 * 1024)
+    MAX_BODY_DEPTH = Setting(20)
+    MAX_ROWS_PER_CALL = Setting(1000)
+    PURGE_BATCH_SIZE = Setting(2000)
+
+    @classmethod
+    def all(cls) -> dict[str, Setting[Any]]:
+        return {name: value for name, value in vars(cls).items() if isinstance(value, Setting)}
+
+
+settings = Settings()

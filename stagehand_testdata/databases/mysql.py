@@ -1,0 +1,24 @@
+"""MariaDB and MySQL."""
+
+from __future__ import annotations
+
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.models import Model
+
+from .base import Database
+
+
+class MySQL(Database):
+    share_suffix = "LOCK IN SHARE MODE"
+
+    def compare_exactly(
+        self, editor: BaseDatabaseSchemaEditor, model: type[Model], fields: tuple[str, ...]
+    ) -> None:
+        quote = editor.connection.ops.quote_name
+        for name in fields:
+            column = model._meta.get_field(name)
+            kind = column.db_type(editor.connection)
+            editor.execute(
+                f"ALTER TABLE {quote(model._meta.db_table)} MODIFY {quote(column.column)} {kind}"
+                " CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL"
+            )

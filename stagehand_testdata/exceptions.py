@@ -1,0 +1,170 @@
+"""Every error of the app, as one tree.
+
+A class's docstring is its default message; its `code` is stable and goes over the wire.
+Which HTTP status a code becomes is said in one place, `api/errors.py`.
+
+::
+
+    TestDataError
+    ├── GateClosed              test_mode_disabled
+    ├── NotAuthenticated        not_authenticated
+    ├── NotAllowed              not_allowed
+    ├── InvalidInput            invalid_body
+    │   ├── InvalidTestId       invalid_test_id
+    │   ├── TestIdMismatch      test_id_mismatch
+    │   ├── BodyTooLarge        body_too_large
+    │   └── UnknownOperation    unknown_operation
+    ├── NotFound                not_found
+    │   ├── NotInRun            not_in_run
+    │   ├── UnknownEntityType   unknown_type
+    │   └── UnknownScenario     unknown_scenario
+    ├── TooOld                  test_too_old
+    ├── Conflict                conflict
+    │   └── RunClosed           run_closed
+    ├── FactoryFailed           factory_failed
+    │   ├── UntrackedWrite      untracked_write
+    │   └── PrivilegedAccount   privileged_account
+    └── ConfigurationError      misconfigured
+        └── DuplicateName       duplicate_name
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+
+class TestDataError(Exception):
+    """The test data operation failed."""
+
+    __test__ = False
+
+    code: ClassVar[str] = "testdata_error"
+
+    def __init__(
+        self, message: str | None = None, *, details: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self.message = message or inspect.cleandoc(type(self).__doc__ or "")
+        self.details = {name: list(texts) for name, texts in details.items()} if details else None
+        super().__init__(self.message)
+
+
+class GateClosed(TestDataError):
+    """Test mode is not enabled in this environment"""
+
+    code = "test_mode_disabled"
+
+
+class NotAuthenticated(TestDataError):
+    """A valid access key is needed: send it as 'Authorization: Bearer …'."""
+
+    code = "not_authenticated"
+
+
+class NotAllowed(TestDataError):
+    """This access key may not do that."""
+
+    code = "not_allowed"
+
+
+class InvalidInput(TestDataError):
+    """The request body is not valid."""
+
+    code = "invalid_body"
+
+
+class InvalidTestId(InvalidInput):
+    """Invalid or missing test ID"""
+
+    code = "invalid_test_id"
+
+
+class TestIdMismatch(InvalidInput):
+    """The test ID in the body is not the one in the X-Test-ID header."""
+
+    code = "test_id_mismatch"
+
+
+class BodyTooLarge(InvalidInput):
+    """The request body is too large."""
+
+    code = "body_too_large"
+
+
+class UnknownOperation(InvalidInput):
+    """Unknown test operation"""
+
+    code = "unknown_operation"
+
+
+class NotFound(TestDataError):
+    """There is no such test run."""
+
+    code = "not_found"
+
+
+class NotInRun(NotFound):
+    """This run has no such row."""
+
+    code = "not_in_run"
+
+
+class UnknownEntityType(NotFound):
+    """No entity type of this name is registered; GET entity-types lists them."""
+
+    code = "unknown_type"
+
+
+class UnknownScenario(NotFound):
+    """No scenario of this name is registered."""
+
+    code = "unknown_scenario"
+
+
+class TooOld(TestDataError):
+    """Test data is too old to modify"""
+
+    code = "test_too_old"
+
+
+class Conflict(TestDataError):
+    """A value that must be unique is taken already."""
+
+    code = "conflict"
+
+
+class RunClosed(Conflict):
+    """This test run is closed; open another one under a new test ID."""
+
+    code = "run_closed"
+
+
+class FactoryFailed(TestDataError):
+    """The factory of this entity type failed; nothing was created. The server's log has the reason."""
+
+    code = "factory_failed"
+
+
+class UntrackedWrite(FactoryFailed):
+    """The factory wrote rows that cannot be proven to be its own; nothing was created."""
+
+    code = "untracked_write"
+
+
+class PrivilegedAccount(FactoryFailed):
+    """The factory made an account with staff or superuser rights; nothing was created."""
+
+    code = "privileged_account"
+
+
+class ConfigurationError(TestDataError):
+    """The test data settings are wrong; 'manage.py check' says where."""
+
+    code = "misconfigured"
+
+
+class DuplicateName(ConfigurationError):
+    """Two registrations use the same name."""
+
+    code = "duplicate_name"

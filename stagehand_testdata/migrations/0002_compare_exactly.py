@@ -1,0 +1,19 @@
+"""Test ids and keys compare byte by byte, on databases that fold case by default too."""
+
+from django.db import migrations
+
+from stagehand_testdata.databases import database
+
+
+def compare_exactly(apps, schema_editor):
+    engine = database(schema_editor.connection.alias)
+    for name, fields in (
+        ("TestRun", ("owner", "test_id")),
+        ("TestEntity", ("type", "model", "key_text")),
+    ):
+        engine.compare_exactly(schema_editor, apps.get_model("stagehand_testdata", name), fields)
+
+
+class Migration(migrations.Migration):
+    dependencies = [("stagehand_testdata", "0001_initial")]
+    operations = [migrations.RunPython(compare_exactly, migrations.RunPython.noop, elidable=False)]

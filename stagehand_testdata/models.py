@@ -1,0 +1,244 @@
+"""The ledger: which run made which row, and what became of it.
+
+Nothing here is written but by `operations`; nothing here points at a host's table.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from django.db import models
+from django.db.models import F, OuterRef, Q
+from django.db.models.functions import Cast, Now
+
+from .seeding import SEED_LIMIT
+
+
+class TestRunQuerySet(models.QuerySet["TestRun"]):
+    __test__ = False
+
+    def unfinished(self) -> TestRunQuerySet:
+        return self.exclude(state=TestRun.State.CLOSED)
+
+    def expired(self) -> TestRunQuerySet:
+        """Runs past their end by the database's clock that still wait for their purge."""
+        return self.unfinished().filter(expires_at__lte=Now())
+
+
+class TestRun(models.Model):
+    """One test's lease on the database: an owner, a seed, a scope and an end."""
+
+    __test__ = False
+
+    class Scope(models.TextChoices):
+        EPHEMERAL = "ephemeral"
+        PERSISTENT_SESSION = "persistent_session"
+        PERSISTENT_ENVIRONMENT = "persistent_environment"
+
+    class State(models.TextChoices):
+        OPEN = "open"
+        CLOSING = "closing"
+        CLOSED = "closed"
+
+    owner = models.CharField(
+        max_length=128, blank=True, default="", help_text="The access key that opened the run; empty without keys."
+    )
+    test_id = models.CharField("test ID", max_length=128)
+    scope = models.CharField(max_length=24, choices=Scope.choices, default=Scope.EPHEMERAL)
+    state = models.CharField(max_length=8, choices=State.choices, default=State.OPEN)
+    seed = models.BigIntegerField(help_text="Every generated value follows from it.")
+    label = models.CharField(max_length=200, blank=True, default="")
+    build_id = models.CharField("build ID", max_length=128, blank=True, default="")
+    test_user_email = models.EmailField(blank=True, default="")
+    opened_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField(help_text="Nothing is made after this moment, and the reaper comes.")
+    latest_end = models.DateTimeField(help_text="No renewal goes past this moment.")
+    closing_at = models.DateTimeField(null=True, blank=True)
+    closed_at = models.DateTimeField(null=True, blank=True)
+    deleted_at = models.DateTimeField(
+        null=True, blank=True, help_text="When DELETE asked for it to be gone from the API."
+    )
+
+    objects = TestRunQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["owner", "test_id"], name="stagehand_run_owner_test_id"),
+            models.CheckConstraint(
+                condition=Q(expires_at__gt=F("opened_at")) & Q(expires_at__lte=F("latest_end")),
+                name="stagehand_run_ends_within_cap",
+            ),
+            models.CheckConstraint(
+                condition=Q(seed__gte=0) & Q(seed__lt=SEED_LIMIT), name="stagehand_run_seed_range"
+            ),
+            models.CheckConstraint(
+                condition=Q(state="closed", closed_at__isnull=False)
+                | Q(state__in=("open", "closing"), closed_at__isnull=True),
+                name="stagehand_run_closed_has_time",
+            ),
+        ]
+        indexes = [models.Index(fields=["state", "expires_at"], name="stagehand_run_due")]
+        ordering = ["-opened_at", "-pk"]
+        permissions = [
+            ("purge_testrun", "Can purge a test run"),
+            ("renew_testrun", "Can renew a test run"),
+        ]
+
+    def __str__(self) -> str:
+        return self.test_id
+
+
+class Key(NamedTuple):
+    """A primary key in the forms in which the ledger keeps it.
+
+    The typed columns let the database compare without a cast, which is what makes the lookups fast.
+    """
+
+    text: str
+    bigint: int | None
+    uuid: uuid.UUID | None
+
+    @classmethod
+    def of(cls, model: type[models.Model], value: Any) -> Key:
+        """Raises ValueError where the key is none or too long to be kept."""
+        if isinstance(value, tuple):
+            text = json.dumps([str(part) for part in value])
+        else:
+            value = model._meta.pk.to_python(value)
+            if value is None:
+                raise ValueError(f"{model._meta.label}: the row has no primary key")
+            text = str(value)
+        if len(text) > TestEntity.KEY_LENGTH:
+            raise ValueError(f"{model._meta.label}: the primary key is longer than {TestEntity.KEY_LENGTH}")
+        column = key_column(model)
+        return cls(
+            text,
+            int(value) if column == "key_bigint" else None,
+            uuid.UUID(text) if column == "key_uuid" else None,
+        )
+
+
+def key_column(model: type[models.Model]) -> str:
+    """Which column of the ledger holds the keys of `model` in their own type."""
+    field: Any = model._meta.pk
+    while field.is_relation:
+        field = field.target_field
+    if isinstance(field, models.IntegerField):
+        return "key_bigint"
+    return "key_uuid" if isinstance(field, models.UUIDField) else "key_text"
+
+
+class TestEntityQuerySet(models.QuerySet["TestEntity"]):
+    __test__ = False
+
+    def standing(self) -> TestEntityQuerySet:
+        """Entries whose row is still there for all we know: live ones and quarantined ones."""
+        return self.filter(tombstone=0)
+
+    def of_model(self, model: type[models.Model]) -> TestEntityQuerySet:
+        return self.filter(model=model._meta.concrete_model._meta.label_lower)  # type: ignore[union-attr]
+
+    def for_keys(self, model: type[models.Model], keys: Iterable[Any]) -> TestEntityQuerySet:
+        """Entries of `model` under any of these primary keys."""
+        found = [Key.of(model, key) for key in keys]
+        column = key_column(model)
+        typed = [getattr(key, column.removeprefix("key_")) for key in found]
+        return self.of_model(model).filter(**{f"{column}__in": typed})
+
+
+class TestEntity(models.Model):
+    """The proof that one row was made by one run."""
+
+    __test__ = False
+    KEY_LENGTH = 255
+
+    class Origin(models.TextChoices):
+        REQUESTED = "requested", "asked for"
+        ON_THE_WAY = "on_the_way", "made on the way"
+        CAPTURED = "captured", "captured"
+        SHADOW = "shadow", "shadow"
+        EXTERNAL = "external", "external"
+
+    class State(models.TextChoices):
+        LIVE = "live"
+        REMOVED = "removed"
+        GONE = "gone", "already gone"
+        QUARANTINED = "quarantined"
+
+    run = models.ForeignKey(TestRun, on_delete=models.PROTECT, related_name="entities")
+    ordinal = models.PositiveIntegerField(help_text="Its place in the run, from 1.")
+    type = models.CharField(max_length=128)
+    origin = models.CharField(max_length=12, choices=Origin.choices)
+    state = models.CharField(max_length=12, choices=State.choices, default=State.LIVE)
+    reason = models.CharField(max_length=64, blank=True, default="", help_text="Why it is quarantined.")
+    blocked_by = models.JSONField(default=dict, blank=True, help_text="Rows that hold it, by model.")
+    model = models.CharField(max_length=128)
+    database = models.CharField(max_length=64)
+    key_text = models.CharField("key", max_length=KEY_LENGTH)
+    key_bigint = models.BigIntegerField(null=True, blank=True, editable=False)
+    key_uuid = models.UUIDField(null=True, blank=True, editable=False)
+    fingerprint = models.JSONField(default=dict, editable=False)
+    # 0 while the row stands, the entry's own id afterwards: a key is unique among standing rows only,
+    # on databases that have no partial unique index too.
+    tombstone = models.BigIntegerField(default=0, editable=False)
+    created_at = models.DateTimeField(db_default=Now())
+    removed_at = models.DateTimeField(null=True, blank=True)
+
+    objects = TestEntityQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "test entities"
+        constraints = [
+            models.UniqueConstraint(fields=["run", "ordinal"], name="stagehand_entity_run_ordinal"),
+            models.UniqueConstraint(
+                fields=["model", "key_text", "database", "tombstone"], name="stagehand_entity_one_standing"
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=("live", "quarantined"), tombstone=0)
+                | (Q(state__in=("removed", "gone")) & ~Q(tombstone=0)),
+                name="stagehand_entity_state_tombstone",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["run", "model", "tombstone"], name="stagehand_entity_run_model"),
+            models.Index(fields=["model", "key_bigint"], name="stagehand_entity_bigint"),
+            models.Index(fields=["model", "key_uuid"], name="stagehand_entity_uuid"),
+        ]
+        ordering = ["run", "ordinal"]
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.key_text}"
+
+    def row_key(self, model: type[models.Model]) -> Any:
+        """The primary key of the entry's row, as `model` has it in Python."""
+        pk = model._meta.pk
+        if isinstance(pk, models.CompositePrimaryKey):
+            parts = zip(pk.fields, json.loads(self.key_text), strict=True)
+            return tuple(field.to_python(part) for field, part in parts)
+        return pk.to_python(getattr(self, key_column(model)))
+
+
+def entries_of_outer_row(model: type[models.Model], run: Any) -> TestEntityQuerySet:
+    """The standing entries of `run` for the row of `model` that the query around this one looks at."""
+    column = key_column(model)
+    key = Cast(OuterRef("pk"), models.CharField()) if column == "key_text" else OuterRef("pk")
+    return TestEntity.objects.standing().of_model(model).filter(run=run, **{column: key})
+
+
+class Receipt(models.Model):
+    """What one purge did; kept when the run is gone."""
+
+    run = models.ForeignKey(TestRun, on_delete=models.PROTECT, related_name="receipts")
+    created_at = models.DateTimeField(db_default=Now())
+    body = models.JSONField()
+    digest = models.CharField(max_length=64)
+
+    class Meta:
+        indexes = [models.Index(fields=["run", "-id"], name="stagehand_receipt_latest")]
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return f"{self.digest[:12]}"

@@ -1,0 +1,127 @@
+"""Which e-mail address may a test row have?
+
+A test address is one that nobody can own (RFC 2606, RFC 6761), that no account has, and that is never handed
+to two rows of a run. A client that asks for anything else is refused, never linked to what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db.models import Case, CharField, Exists, OuterRef, Q, Subquery, Value, When
+from django.db.models.functions import Concat, Lower
+
+from ..conf import settings
+from ..databases.base import JoinedText
+from ..exceptions import Conflict, InvalidInput
+from ..models import entries_of_outer_row
+
+#: Domains reserved for documentation and tests; a leading dot stands for every name below it.
+RESERVED_DOMAINS = ("example.com", "example.org", "example.net", ".test", ".invalid")
+DEFAULT_DOMAIN = "example.com"
+_FOREIGN = "!"
+
+
+def is_reserved(address: str) -> bool:
+    """Whether the address lies in a domain where no mailbox can be anybody's."""
+    domain = address.rpartition("@")[2].lower()
+    return any(
+        domain.endswith(reserved) if reserved.startswith(".") else domain == reserved.lower()
+        for reserved in (*RESERVED_DOMAINS, *settings.EMAIL_DOMAINS)
+    )
+
+
+def require_reserved(address: str, field: str = "email") -> str:
+    """The address in lower case; raises InvalidInput where it is none, or somebody could own it."""
+    try:
+        validate_email(address)
+    except ValidationError as error:
+        raise InvalidInput(f"'{field}' is not an e-mail address.", details={field: error.messages}) from error
+    if not is_reserved(address):
+        allowed = ", ".join(f"*{each}" if each[0] == "." else each for each in (*RESERVED_DOMAINS, *settings.EMAIL_DOMAINS))
+        message = f"'{field}' must be an address that nobody can own, in one of: {allowed}."
+        raise InvalidInput(message, details={field: [message]})
+    return address.lower()
+
+
+def named_in(data: Any) -> Iterator[str]:
+    """Every text in the body that could be an address."""
+    match data:
+        case str() if "@" in data:
+            yield data.lower()
+        case Mapping():
+            for value in data.values():
+                yield from named_in(value)
+        case list() | tuple():
+            for value in data:
+                yield from named_in(value)
+
+
+class AddressBook:
+    """The addresses that accounts hold already, as far as one creating call could meet them.
+
+    They come with the query that locks the run (`annotation`), so that asking costs no query of its own.
+    """
+
+    def __init__(self, test_id: str, named: Iterable[str]) -> None:
+        self.base = test_id.lower()
+        self._named = sorted(set(named))
+        self._own: set[str] = set()
+        self._foreign: set[str] = set()
+
+    def annotation(self) -> dict[str, Any]:
+        """For `runs.hold`: the accounts' addresses that this call may ask for or fall back to."""
+        user = get_user_model()
+        field = user.get_email_field_name()
+        if field not in {each.name for each in user._meta.get_fields()}:
+            return {}
+        wanted = Q(stagehand_email__startswith=self.base)
+        if self._named:
+            wanted |= Q(stagehand_email__in=self._named)
+        own = entries_of_outer_row(user, OuterRef(OuterRef("pk")))
+        marked = Concat(
+            "stagehand_email",
+            Case(When(Exists(own), then=Value("")), default=Value(_FOREIGN)),
+            output_field=CharField(),
+        )
+        held = (
+            user._base_manager.order_by()
+            .annotate(stagehand_email=Lower(field), stagehand_group=Value(1))
+            .filter(wanted)
+            .values("stagehand_group")
+            .annotate(joined=JoinedText(marked))
+            .values("joined")
+        )
+        return {"held_addresses": Subquery(held)}
+
+    def read(self, joined: str | None) -> None:
+        """Take in what `annotation` brought."""
+        for held in filter(None, (joined or "").split(",")):
+            if held.endswith(_FOREIGN):
+                self._foreign.add(held.removesuffix(_FOREIGN))
+            else:
+                self._own.add(held)
+
+    def claim(self, asked: str | None, suffix: str = "") -> str:
+        """An address for one more account of the run: the one asked for, or the run's default.
+
+        The default is `<testid><suffix>@example.com`, then `…+2@…`, `…+3@…`. Raises Conflict, InvalidInput.
+        """
+        local = f"{self.base}{suffix}"
+        default = f"{local}@{DEFAULT_DOMAIN}"
+        address = require_reserved(asked) if asked else default
+        if address == default:
+            number = 1
+            while address in self._own:
+                number += 1
+                address = f"{local}+{number}@{DEFAULT_DOMAIN}"
+        if address in self._own:
+            raise Conflict(f"This run has an account with the address {address} already.")
+        if address in self._foreign:
+            raise Conflict(f"The address {address} belongs to an account that is not of this run.")
+        self._own.add(address)
+        return address

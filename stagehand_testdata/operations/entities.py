@@ -1,0 +1,387 @@
+"""Make rows in the name of a run, and enter every one of them in the ledger in the same transaction."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from django.core.exceptions import ObjectDoesNotExist, ValidationError
+from django.db import DataError, IntegrityError, models, router, transaction
+from django.db import Error as DatabaseFault
+from django.db.models import Exists
+from django.utils.duration import duration_string
+
+from .. import context
+from ..access import privileges
+from ..conf import settings
+from ..exceptions import (
+    Conflict,
+    ConfigurationError,
+    FactoryFailed,
+    InvalidInput,
+    NotInRun,
+    TestDataError,
+    UnknownEntityType,
+    UntrackedWrite,
+)
+from ..fingerprints import columns
+from ..isolation.capture import MadeRow, recording_inserts
+from ..models import Key, TestEntity, TestRun, entries_of_outer_row
+from ..registry import EntityType, get_registry, resolve
+from . import runs
+from .addresses import AddressBook, named_in
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
+M = TypeVar("M", bound=models.Model)
+
+_ATTEMPTS = 3
+_REFUSED = "The database refused a row: one of its values is taken already, missing, or points nowhere."
+_FIT = "The database refused a value: it is too long or too large for its column."
+
+
+class Creation:
+    """One creating call: what a scenario or a host's own operation makes its rows through."""
+
+    def __init__(self, run: TestRun, addresses: AddressBook, *, attempt: int = 0, compact: bool = False) -> None:
+        self.run = run
+        self.addresses = addresses
+        self.made: list[tuple[EntityType, models.Model]] = []
+        self._attempt = attempt
+        self._compact = compact
+        self._values: Any = None
+
+    @property
+    def test_id(self) -> str:
+        return self.run.test_id
+
+    @property
+    def number(self) -> int:
+        """A number that no other row of the run has: for default names, the same in a replay."""
+        last: int = self.run.last_ordinal  # type: ignore[attr-defined]
+        return last + len(self.made) + 1
+
+    def name(self, given: str) -> str:
+        """The name with the test prefix, which it gets where it lacks it."""
+        prefix = settings.TEST_ID_PREFIX
+        return given if given.startswith(prefix) else f"{prefix}{given}"
+
+    def create(self, type_name: str, /, **fields: Any) -> Any:
+        """One row by the factory of that entity type, with these of its parameters; the instance.
+
+        Raises UnknownEntityType, FactoryFailed, Conflict, InvalidInput.
+        """
+        from . import factories
+
+        entity_type = entity_type_named(type_name)
+        factory_class = entity_type.load_factory()
+        reason = unownable(entity_type.model)
+        if reason is not None:
+            raise ConfigurationError(f"Entity type '{type_name}' cannot be owned safely: {reason}")
+        if self._values is None:
+            last: int = self.run.last_ordinal  # type: ignore[attr-defined]
+            self._values = factories.Values(self.run.seed, last, self._attempt, self._compact)
+        instance = factories.create(factory_class, self._values, fields)
+        if not isinstance(instance, models.Model) or instance.pk is None:
+            raise FactoryFailed(f"The factory of '{type_name}' gave no saved row.")
+        self.made.append((entity_type, instance))
+        return instance
+
+    def find(self, type_name: str, key: Any, field: str = "id") -> Any:
+        """The run's own row of that entity type under that key.
+
+        Raises NotInRun, alike for a real row, another run's and none at all.
+        """
+        return self.find_row(entity_type_named(type_name).model, key, field)
+
+    def find_row(self, model: type[M], key: Any, field: str = "id", *, reference: bool = False) -> M:
+        """The run's own row of that model; with `reference`, a real row of a catalogue model will do."""
+        missing = NotInRun(f"'{field}' is no row of this run.", details={field: ["Not a row of this run."]})
+        try:
+            value = model._meta.pk.to_python(key)
+            if isinstance(key, bool) or value is None:
+                raise missing
+            rows = model._base_manager.using(runs.ledger_alias()).filter(pk=value)
+            if not (reference and model._meta.label_lower in _reference_models()):
+                rows = rows.filter(Exists(entries_of_outer_row(model, self.run)))
+            return rows.get()
+        except (ObjectDoesNotExist, ValidationError, ValueError, TypeError, OverflowError, DataError) as error:
+            raise missing from error
+
+    def instances(self, type_name: str) -> list[Any]:
+        """What this call has made of that entity type, in order."""
+        return [instance for entity_type, instance in self.made if entity_type.name == type_name]
+
+
+def perform(
+    test_id: str, owner: str, work: Callable[[Creation], R], *, data: Any = None, max_age_minutes: float | None = None
+) -> R:
+    """Run `work` in the name of the run: all of its rows and their entries, or none.
+
+    A collision with another call's numbers starts it over with other ones, alone in the run at last.
+    Raises RunClosed, TooOld, and what `work` raises; a value that the database refuses is a Conflict or
+    InvalidInput, anything else that a factory raises is FactoryFailed.
+    """
+    alias = runs.ledger_alias()
+    compact = False
+    for attempt in range(_ATTEMPTS):
+        last = attempt == _ATTEMPTS - 1
+        try:
+            with transaction.atomic(using=alias):
+                return _perform_once(
+                    test_id, owner, work, data, max_age_minutes, attempt=attempt, compact=compact
+                )
+        except IntegrityError as error:
+            if last:
+                raise Conflict(_REFUSED) from error
+        except (DataError, OverflowError) as error:
+            if last or compact:
+                raise InvalidInput(_FIT) from error
+            compact = True
+    raise AssertionError("unreachable")  # pragma: no cover
+
+
+def _perform_once(
+    test_id: str,
+    owner: str,
+    work: Callable[[Creation], R],
+    data: Any,
+    max_age_minutes: float | None,
+    *,
+    attempt: int,
+    compact: bool,
+) -> R:
+    book = AddressBook(test_id, named_in(data))
+    run = runs.hold(test_id, owner, exclusive=attempt > 0, annotations=book.annotation())
+    book.read(getattr(run, "held_addresses", None))
+    runs.extend_session(run, max_age_minutes)
+    call = Creation(run, book, attempt=attempt, compact=compact)
+    with context.use_run(context.CurrentRun(run.pk, run.test_id)), recording_inserts() as recorder:
+        result = _guarded(work, call, data)
+    _enter(run, call, recorder.rows)
+    return result
+
+
+def _guarded(work: Callable[[Creation], R], call: Creation, data: Any) -> R:
+    """Run `work`; what is no fault of the database's becomes an error of ours."""
+    try:
+        return work(call)
+    except (TestDataError, DatabaseFault, OverflowError):
+        raise
+    except Exception as error:
+        if isinstance(error, ValidationError) or (data and isinstance(error, ValueError | TypeError)):
+            logger.info("a factory refused its values", exc_info=error)
+            raise InvalidInput(f"The factory refused these values: {_first_line(error)}") from error
+        logger.exception("a factory failed")
+        raise FactoryFailed from error
+
+
+def _enter(run: TestRun, call: Creation, rows: Sequence[MadeRow]) -> None:
+    """Write the entries of all rows in one statement."""
+    alias = runs.ledger_alias()
+    last: int = run.last_ordinal  # type: ignore[attr-defined]
+    requested = {_identity(instance): entity_type.name for entity_type, instance in call.made}
+    entries: dict[tuple[str, str], TestEntity] = {}
+    for row in rows:
+        label = row.model._meta.label_lower
+        privileges.refuse_privileged(row.instance)
+        if row.database != alias:
+            raise UntrackedWrite(f"The factory wrote to the database '{row.database}', which has no ledger.")
+        name = requested.get((label, row.key.text))
+        entries[label, row.key.text] = TestEntity(
+            run=run,
+            ordinal=last + len(entries) + 1,
+            type=name or type_name_of(row.model),
+            origin=TestEntity.Origin.REQUESTED if name else TestEntity.Origin.ON_THE_WAY,
+            model=label,
+            database=row.database,
+            key_text=row.key.text,
+            key_bigint=row.key.bigint,
+            key_uuid=row.key.uuid,
+            fingerprint=row.fingerprint,
+        )
+    for entity_type, instance in call.made:
+        if _identity(instance) not in entries:
+            _refuse_found(run, entity_type, instance)
+    TestEntity.objects.using(alias).bulk_create(entries.values())
+
+
+def _refuse_found(run: TestRun, entity_type: EntityType, instance: models.Model) -> None:
+    """A row that the factory found is nobody's here: answering with it would show a real row."""
+    model = type(instance)
+    if model._meta.label_lower in _reference_models():
+        return
+    if not TestEntity.objects.standing().for_keys(model, [instance.pk]).filter(run=run).exists():
+        raise Conflict(f"The factory of '{entity_type.name}' found a row that is not of this run, and made none.")
+
+
+def _identity(instance: models.Model) -> tuple[str, str]:
+    model = _concrete(type(instance))
+    return model._meta.label_lower, Key.of(model, instance.pk).text
+
+
+def _concrete(model: type[M]) -> type[M]:
+    return model._meta.concrete_model or model
+
+
+def _reference_models() -> set[str]:
+    return {label.lower() for label in settings.REFERENCE_MODELS}
+
+
+def _first_line(error: Exception) -> str:
+    text = "; ".join(error.messages) if isinstance(error, ValidationError) else str(error)
+    return text.strip().split("\n", 1)[0][:300]
+
+
+# --- what can be made ------------------------------------------------------------------------------------
+
+
+def entity_type_named(name: str) -> EntityType:
+    """Raises UnknownEntityType."""
+    found = get_registry().entity_types.get(name)
+    if found is None:
+        raise UnknownEntityType(f"No entity type is called '{name}'; GET entity-types lists them.")
+    return found
+
+
+def type_name_of(model: type[models.Model]) -> str:
+    """The name under which rows of `model` go: its one entity type's, or the model's label."""
+    names = [each.name for each in get_registry().entity_types if _model_or_none(each) is _concrete(model)]
+    return names[0] if len(names) == 1 else _concrete(model)._meta.label_lower
+
+
+def _model_or_none(entity_type: EntityType) -> type[models.Model] | None:
+    try:
+        return _concrete(entity_type.model)
+    except ConfigurationError:
+        return None
+
+
+@lru_cache(maxsize=None)
+def unownable(model: type[models.Model]) -> str | None:
+    """Why rows of `model` cannot be owned safely; None where they can."""
+    model = _concrete(model)
+    label = model._meta.label
+    if model._meta.app_label == TestRun._meta.app_label:
+        return f"{label} is the ledger itself."
+    if privileges.grants_privileges(model):
+        return f"a row of {label} is a privilege."
+    if router.db_for_write(model) != runs.ledger_alias():
+        return f"{label} is written to another database than the ledger, so they cannot commit together."
+    if model._meta.swapped:
+        return f"{label} is swapped out."
+    pk: Any = model._meta.pk
+    while pk.is_relation:
+        pk = pk.target_field
+    if isinstance(pk, models.BinaryField | models.FloatField | models.JSONField):
+        return f"the primary key of {label} is a {type(pk).__name__}, which cannot be compared reliably."
+    if isinstance(pk, models.CharField) and (pk.max_length or 0) > TestEntity.KEY_LENGTH:
+        return f"the primary key of {label} may be longer than {TestEntity.KEY_LENGTH} characters."
+    if not isinstance(pk, models.AutoField | models.UUIDField) and not any(columns(model)):
+        return f"{label} has no column but its key, so a key that is used again could not be told."
+    return None
+
+
+def settable_fields(entity_type: EntityType) -> dict[str, models.Field[Any, Any] | None]:
+    """What a client may set on this type, by name: the model's column, or None for a factory parameter."""
+    model = entity_type.model
+    by_name = {field.name: field for field in model._meta.concrete_fields}
+    if entity_type.fields is not None:
+        names: Sequence[str] = entity_type.fields
+    else:
+        names = [name for name, field in by_name.items() if _is_plain_column(field)]
+    return {
+        name: by_name.get(name)
+        for name in names
+        if privileges.may_set(name)
+        and name not in entity_type.exclude
+        and not (name in by_name and by_name[name].primary_key)
+        and not _points_at_privileges(by_name.get(name))
+    }
+
+
+def _is_plain_column(field: models.Field[Any, Any]) -> bool:
+    automatic = getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False)
+    opaque = isinstance(field, models.BinaryField | models.FileField | models.GeneratedField)
+    return field.editable and not (automatic or opaque or field.primary_key)
+
+
+def _points_at_privileges(field: models.Field[Any, Any] | None) -> bool:
+    target = field.related_model if field is not None and field.is_relation else None
+    return isinstance(target, type) and privileges.grants_privileges(target)
+
+
+# --- the generic operation -------------------------------------------------------------------------------
+
+
+def create_entities(call: Creation, type_name: str, fields: Mapping[str, Any], count: int) -> list[models.Model]:
+    """`count` rows of a registered type with these fields, as the database holds them then.
+
+    A field that points at a row takes its id; the row must be of the run, or of a reference model.
+    Raises NotInRun, UnknownEntityType, FactoryFailed, Conflict, InvalidInput.
+    """
+    settable = settable_fields(entity_type_named(type_name))
+    values = dict(fields)
+    for name, value in fields.items():
+        column = settable.get(name)
+        if column is not None and column.is_relation and value is not None:
+            values[name] = call.find_row(column.related_model, value, name, reference=True)  # type: ignore[arg-type]
+    made = [call.create(type_name, **values) for _ in range(count)]
+    stored = type(made[0])._base_manager.using(runs.ledger_alias()).in_bulk([each.pk for each in made])
+    return [stored.get(each.pk, each) for each in made]
+
+
+def represent(type_name: str, instance: models.Model, run: TestRun) -> dict[str, Any]:
+    """The generic answer for one row: `{id, type, testId, isTest, fields}`, the host's own names in `fields`."""
+    return {
+        "id": Key.of(type(instance), instance.pk).text,
+        "type": type_name,
+        "testId": run.test_id,
+        "isTest": True,
+        "fields": {
+            field.name: plain(field.value_from_object(instance))
+            for field in instance._meta.concrete_fields
+            if field.name != "password"
+        },
+    }
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON can carry it without loss: decimals, dates and uuids as text."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case dt.datetime() | dt.date() | dt.time():
+            return value.isoformat().replace("+00:00", "Z")
+        case dt.timedelta():
+            return duration_string(value)
+        case bytes() | memoryview():
+            return base64.b64encode(value).decode()
+        case Mapping():
+            return {str(key): plain(each) for key, each in value.items()}
+        case list() | tuple() | set():
+            return [plain(each) for each in value]
+    return None if hasattr(value, "resolve_expression") else str(value)
+
+
+def entries_by_type(call: Creation) -> dict[str, list[dict[str, Any]]]:
+    """Every row that the call was asked for, in full, by entity type."""
+    answer: dict[str, list[dict[str, Any]]] = {}
+    for entity_type, instance in call.made:
+        answer.setdefault(entity_type.name, []).append(represent_as_registered(entity_type, instance, call.run))
+    return answer
+
+
+def represent_as_registered(entity_type: EntityType, instance: models.Model, run: TestRun) -> dict[str, Any]:
+    """The row as its registration shows it; generically where that says nothing."""
+    if entity_type.represent is None:
+        return represent(entity_type.name, instance, run)
+    return dict(resolve(entity_type.represent)(instance, run))

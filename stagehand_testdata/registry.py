@@ -1,0 +1,250 @@
+"""What can be made here: entity types, scenarios and the host's own wire operations.
+
+Registrations come from `ENTITY_TYPES` in the settings and from a `testdata` module in any installed app::
+
+    # shop/testdata.py
+    from stagehand_testdata.registry import EntityType, Scenario
+
+    entity_types = [EntityType("product", "shop.factories.ProductFactory")]
+    scenarios = [Scenario("full_basket", "shop.scenarios.full_basket")]
+
+Paths are dotted text and are followed when the first row is made: starting the host imports no factory.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Generic, Protocol, TypeVar
+
+from django.apps import apps
+from django.core.signals import setting_changed
+from django.db import models
+from django.utils.module_loading import import_string, module_has_submodule
+
+from .conf import NAME, settings
+from .exceptions import ConfigurationError, DuplicateName
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+Entry = TypeVar("Entry", bound=Named)
+
+
+@dataclass(frozen=True, slots=True)
+class EntityType:
+    """A name and a factory_boy factory: something that a run may hold.
+
+    `factory`
+        Dotted path of a `DjangoModelFactory`, or the class.
+    `fields`
+        Names that a client may set. Default: the model's own editable columns, without keys, passwords
+        and privileges. Names of factory parameters may be listed too; privileges never get through.
+    `exclude`
+        Names taken away from the default.
+    `plural`
+        Another name for it in `POST batch` (`{"builders": 5}`).
+    `represent`
+        `(instance, run) → dict`: the row in the answers of scenarios and batches. Default: the generic
+        `{id, type, testId, isTest, fields}`.
+    `make_many`
+        `(call, count) → instances`: how a batch makes some of it beside what it has made so far; `count`
+        is None where the client says `true`. Default: the factory, `count` times.
+    """
+
+    name: str
+    factory: str | type
+    fields: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    plural: str | None = None
+    represent: str | Callable[..., Mapping[str, Any]] | None = None
+    make_many: str | Callable[..., Sequence[models.Model]] | None = None
+
+    def load_factory(self) -> Any:
+        """The factory class.
+
+        Raises ConfigurationError where the path leads nowhere or not to a factory of a model.
+        """
+        found = self.factory
+        if isinstance(found, str):
+            try:
+                found = import_string(found)
+            except ImportError as error:
+                raise ConfigurationError(
+                    f"Entity type '{self.name}': cannot import {self.factory!r} ({error})."
+                ) from error
+        options = getattr(found, "_meta", None)
+        model = getattr(options, "model", None)
+        if isinstance(model, str):
+            model = options.get_model_class()  # type: ignore[union-attr]
+        if not (isinstance(model, type) and issubclass(model, models.Model)) or not hasattr(found, "create"):
+            raise ConfigurationError(
+                f"Entity type '{self.name}': {self.factory!r} is not a factory_boy DjangoModelFactory with a model."
+            )
+        if options.abstract or model._meta.abstract:  # type: ignore[union-attr]
+            raise ConfigurationError(f"Entity type '{self.name}': {self.factory!r} is abstract.")
+        return found
+
+    @property
+    def model(self) -> type[models.Model]:
+        """The model that the factory makes rows of; raises as `load_factory`."""
+        model: type[models.Model] = self.load_factory()._meta.get_model_class()
+        return model
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Several rows that belong together, under one name: `POST scenarios/{name}`.
+
+    `make`
+        `(call, data) → dict or None`: makes the rows through `call`; what it returns is added to the answer.
+    `request`
+        Dotted path of the DRF serializer that its body must satisfy. Default: an empty body.
+    """
+
+    name: str
+    make: str | Callable[..., Mapping[str, Any] | None]
+    request: str | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WireOperation:
+    """An operation of the host's own: `POST {name}`, in the same frame as ours.
+
+    `make`
+        `(call, data) → dict or list`: makes the rows through `call` and returns the answer.
+    `request`, `response`
+        Dotted paths of DRF serializers; `many` says that the answer is an array of `response`.
+    """
+
+    name: str
+    make: str | Callable[..., Any]
+    request: str
+    response: str
+    many: bool = False
+    description: str = ""
+
+
+class Catalogue(Generic[Entry]):
+    """Registrations of one kind, by name, in the order in which they came."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Register `entry`; raises and changes nothing where its name is bad or taken."""
+        if not _NAME.fullmatch(entry.name):
+            raise ConfigurationError(
+                f"{entry.name!r} cannot name {self.kind}: letters, digits, '_', '-' and '.', a letter first."
+            )
+        if entry.name in self._entries:
+            raise DuplicateName(f"Two registrations of {self.kind} are called '{entry.name}'.")
+        self._entries[entry.name] = entry
+
+    def get(self, name: str) -> Entry | None:
+        return self._entries.get(name)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind}: {', '.join(self._entries) or 'none'}>"
+
+
+class Registry:
+    """Everything that is registered; what could not be is under `problems`."""
+
+    def __init__(self) -> None:
+        self.entity_types: Catalogue[EntityType] = Catalogue("an entity type")
+        self.scenarios: Catalogue[Scenario] = Catalogue("a scenario")
+        self.operations: Catalogue[WireOperation] = Catalogue("an operation")
+        self.problems: list[ConfigurationError] = []
+
+    def __repr__(self) -> str:
+        return f"<Registry {self.entity_types!r} {self.scenarios!r} {self.operations!r}>"
+
+    def add_all(self, catalogue: Catalogue[Any], entries: Iterable[Any]) -> None:
+        for entry in entries:
+            try:
+                catalogue.add(entry)
+            except ConfigurationError as problem:
+                self.problems.append(problem)
+
+    def type_named(self, name: str) -> EntityType | None:
+        """The entity type of that name or plural."""
+        return self.entity_types.get(name) or next(
+            (found for found in self.entity_types if found.plural == name), None
+        )
+
+
+def resolve(target: str | Callable[..., Any]) -> Callable[..., Any]:
+    """A callable, from itself or from its dotted path; raises ConfigurationError."""
+    if callable(target):
+        return target
+    try:
+        found: Callable[..., Any] = import_string(target)
+    except ImportError as error:
+        raise ConfigurationError(f"Cannot import {target!r} ({error}).") from error
+    return found
+
+
+def get_registry() -> Registry:
+    """The registry; raises ConfigurationError where a registration is wrong."""
+    registry = load_registry()
+    if registry.problems:
+        raise registry.problems[0]
+    return registry
+
+
+@lru_cache(maxsize=1)
+def load_registry() -> Registry:
+    """The registry with its problems, built at the first use."""
+    registry = Registry()
+    registry.add_all(registry.entity_types, _from_settings(registry))
+    for config in apps.get_app_configs():
+        if config.module is None or not module_has_submodule(config.module, "testdata"):
+            continue
+        try:
+            module = importlib.import_module(f"{config.name}.testdata")
+        except Exception as error:  # noqa: BLE001 - the host's module; its URLs must load all the same
+            registry.problems.append(ConfigurationError(f"Cannot import {config.name}.testdata ({error!r})."))
+            continue
+        registry.add_all(registry.entity_types, getattr(module, "entity_types", ()))
+        registry.add_all(registry.scenarios, getattr(module, "scenarios", ()))
+        registry.add_all(registry.operations, getattr(module, "operations", ()))
+    return registry
+
+
+def _from_settings(registry: Registry) -> Iterator[EntityType]:
+    for name, value in settings.ENTITY_TYPES.items():
+        options = dict(value) if isinstance(value, Mapping) else {"factory": value}
+        try:
+            yield EntityType(name, **options)
+        except TypeError as error:
+            registry.problems.append(
+                ConfigurationError(f"ENTITY_TYPES[{name!r}] is not a path or a dict of options ({error}).")
+            )
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting in (NAME, "INSTALLED_APPS"):
+        load_registry.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="stagehand_testdata.registry")

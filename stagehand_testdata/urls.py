@@ -1,0 +1,56 @@
+"""What a host includes: `path("api/test/", include("stagehand_testdata.urls"))`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.urls import URLPattern, path, re_path
+
+from .api import openapi
+from .api.operations import operation_viewset
+from .api.views import (
+    EntityTypeViewSet,
+    EntityViewSet,
+    OperationViewSet,
+    RunViewSet,
+    ScenarioViewSet,
+)
+from .registry import load_registry
+
+app_name = "stagehand_testdata"
+
+
+def _routes() -> Iterator[tuple[str, type[Any], dict[str, str], str]]:
+    yield "verify-access", OperationViewSet, {"post": "verify_access"}, "verify-access"
+    yield "cleanup", OperationViewSet, {"post": "cleanup"}, "cleanup"
+    yield "batch", OperationViewSet, {"post": "batch"}, "batch"
+    yield "runs", RunViewSet, {"get": "list"}, "runs"
+    run = {"get": "retrieve", "patch": "partial_update", "delete": "destroy"}
+    yield "runs/<str:testId>", RunViewSet, run, "run"
+    yield "runs/<str:testId>/entities", RunViewSet, {"get": "entities"}, "run-entities"
+    yield "runs/<str:testId>/receipt", RunViewSet, {"get": "receipt"}, "run-receipt"
+    yield "entity-types", EntityTypeViewSet, {"get": "list"}, "entity-types"
+    yield "entities/<str:type>", EntityViewSet, {"post": "create"}, "entities"
+    yield "scenarios/<str:name>", ScenarioViewSet, {"post": "create"}, "scenarios"
+    for operation in load_registry().operations:
+        yield operation.name, operation_viewset(operation), {"post": "perform"}, operation.name
+
+
+def _patterns() -> Iterator[URLPattern]:
+    for route, viewset, actions, name in _routes():
+        yield path(route, viewset.as_view(actions), name=name)
+        # A slash at the end is accepted; the schema shows the path without.
+        yield path(f"{route}/", viewset.as_view(actions, schema=None))
+    if openapi.is_installed():
+        from .api.docs import DocsView, SchemaView
+
+        yield path("schema", SchemaView.as_view(), name="schema")
+        yield path("schema/", SchemaView.as_view())
+        yield path("docs", DocsView.as_view(), name="docs")
+        yield path("docs/", DocsView.as_view())
+    unknown = dict.fromkeys(("get", "post", "patch", "delete"), "unknown")
+    yield re_path(r"^(?P<operation>.*)$", OperationViewSet.as_view(unknown, schema=None))
+
+
+urlpatterns = list(_patterns())
