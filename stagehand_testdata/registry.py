@@ -77,7 +77,7 @@ class EntityType:
         if isinstance(found, str):
             try:
                 found = import_string(found)
-            except ImportError as error:
+            except Exception as error:  # whatever the host's module raises while it is imported
                 raise ConfigurationError(
                     f"Entity type '{self.name}': cannot import {self.factory!r} ({error})."
                 ) from error

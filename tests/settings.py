@@ -4,6 +4,29 @@ from project.settings import *  # noqa: F403
 from project.settings import INSTALLED_APPS, STAGEHAND_TESTDATA
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.host"]
-STAGEHAND_TESTDATA = {**STAGEHAND_TESTDATA, "ENABLED": True, "REQUIRE_ACCESS_KEY": False, "ENVIRONMENT": "test"}
+STAGEHAND_TESTDATA = {
+    **STAGEHAND_TESTDATA,
+    "ENABLED": True,
+    "REQUIRE_ACCESS_KEY": False,
+    "ENVIRONMENT": "test",
+    "ENTITY_TYPES": {
+        **STAGEHAND_TESTDATA["ENTITY_TYPES"],
+        "author": "tests.host.factories.AuthorFactory",
+        "book": "tests.host.factories.BookFactory",
+        "chapter": "tests.host.factories.ChapterFactory",
+        "voucher": "tests.host.factories.VoucherFactory",
+        "restaurant": "tests.host.factories.RestaurantFactory",
+        "person": "tests.host.factories.PersonFactory",
+        "team": "tests.host.factories.TeamFactory",
+        "note": "tests.host.factories.NoteFactory",
+        "archived": "tests.host.factories.ArchivedFactory",
+        "watched": "tests.host.factories.WatchedFactory",
+        "user": "tests.host.factories.UserFactory",
+        "staff": "tests.host.factories.StaffFactory",
+        "country": "tests.host.factories.CountryFactory",
+        "failing": "tests.host.factories.FailingFactory",
+        "bulk": "tests.host.factories.BulkFactory",
+        "raw": "tests.host.factories.RawFactory",
+    },
+}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"

@@ -106,14 +106,14 @@ class AddressBook:
             else:
                 self._own.add(held)
 
-    def claim(self, asked: str | None, suffix: str = "") -> str:
+    def claim(self, asked: str | None, suffix: str = "", *, field: str = "email") -> str:
         """An address for one more account of the run: the one asked for, or the run's default.
 
         The default is `<testid><suffix>@example.com`, then `…+2@…`, `…+3@…`. Raises Conflict, InvalidInput.
         """
         local = f"{self.base}{suffix}"
         default = f"{local}@{DEFAULT_DOMAIN}"
-        address = require_reserved(asked) if asked else default
+        address = require_reserved(asked, field) if asked else default
         if address == default:
             number = 1
             while address in self._own:

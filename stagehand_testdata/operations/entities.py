@@ -296,13 +296,17 @@ def settable_fields(entity_type: EntityType) -> dict[str, models.Field[Any, Any]
         names: Sequence[str] = entity_type.fields
     else:
         names = [name for name, field in by_name.items() if _is_plain_column(field)]
+    never = {name for name, field in by_name.items() if field.primary_key or _points_at_privileges(field)}
+    # The halves of a generic pointer would let a client point at any real row.
+    never |= {
+        name
+        for private in model._meta.private_fields
+        for name in (getattr(private, "ct_field", ""), getattr(private, "fk_field", ""))
+    }
     return {
         name: by_name.get(name)
         for name in names
-        if privileges.may_set(name)
-        and name not in entity_type.exclude
-        and not (name in by_name and by_name[name].primary_key)
-        and not _points_at_privileges(by_name.get(name))
+        if privileges.may_set(name) and name not in never and name not in entity_type.exclude
     }
 
 
@@ -312,8 +316,8 @@ def _is_plain_column(field: models.Field[Any, Any]) -> bool:
     return field.editable and not (automatic or opaque or field.primary_key)
 
 
-def _points_at_privileges(field: models.Field[Any, Any] | None) -> bool:
-    target = field.related_model if field is not None and field.is_relation else None
+def _points_at_privileges(field: models.Field[Any, Any]) -> bool:
+    target = field.related_model if field.is_relation else None
     return isinstance(target, type) and privileges.grants_privileges(target)
 
 
@@ -326,13 +330,19 @@ def create_entities(call: Creation, type_name: str, fields: Mapping[str, Any], c
     A field that points at a row takes its id; the row must be of the run, or of a reference model.
     Raises NotInRun, UnknownEntityType, FactoryFailed, Conflict, InvalidInput.
     """
-    settable = settable_fields(entity_type_named(type_name))
+    entity_type = entity_type_named(type_name)
+    settable = settable_fields(entity_type)
     values = dict(fields)
     for name, value in fields.items():
-        column = settable.get(name)
+        column: Any = settable.get(name)
         if column is not None and column.is_relation and value is not None:
-            values[name] = call.find_row(column.related_model, value, name, reference=True)  # type: ignore[arg-type]
-    made = [call.create(type_name, **values) for _ in range(count)]
+            values[name] = call.find_row(column.related_model, value, name, reference=True)
+    made = []
+    for _ in range(count):
+        for name, value in fields.items():
+            if isinstance(settable.get(name), models.EmailField) and value:
+                values[name] = call.addresses.claim(value, field=name)
+        made.append(call.create(type_name, **values))
     stored = type(made[0])._base_manager.using(runs.ledger_alias()).in_bulk([each.pk for each in made])
     return [stored.get(each.pk, each) for each in made]
 

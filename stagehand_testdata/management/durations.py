@@ -1,0 +1,18 @@
+"""Lengths of time as people type them."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import re
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DURATION = re.compile(r"(\d{1,6})([smhd])")
+
+
+def duration(text: str) -> dt.timedelta:
+    """`90s`, `45m`, `2h`, `7d`; for argparse."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is no duration; type a number and s, m, h or d, like 2h")
+    return dt.timedelta(**{_UNITS[found[2]]: int(found[1])})

@@ -1,0 +1,98 @@
+"""What every test may use: a client that speaks the wire, and the host's tables counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.test import Client
+
+_numbers = count(1)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_caches() -> Iterator[None]:
+    """A registry built under one test's settings is not the next one's."""
+    from stagehand_testdata.registry import load_registry
+
+    load_registry.cache_clear()
+    yield
+    load_registry.cache_clear()
+
+
+class Wire:
+    """One test's client: posts JSON under its own test id."""
+
+    def __init__(self, test_id: str) -> None:
+        self.test_id = test_id
+        self.client = Client(raise_request_exception=False)
+
+    def send(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str) -> Any:
+        data = raw if raw is not None else (b"" if body is None else json.dumps(body).encode())
+        sent = {"X-Test-ID": self.test_id, **headers}
+        return self.client.generic(
+            method.upper(),
+            f"/api/test/{path}",
+            data,
+            content_type="application/json",
+            headers={name: value for name, value in sent.items() if value is not None},
+        )
+
+    def post(self, path: str, body: Any = None, **kwargs: Any) -> Any:
+        return self.send("post", path, {} if body is None else body, **kwargs)
+
+    def get(self, path: str, **kwargs: Any) -> Any:
+        return self.send("get", path, **kwargs)
+
+    def make(self, path: str, body: Any = None) -> Any:
+        """The answer of a creation that must succeed."""
+        response = self.post(path, body)
+        assert response.status_code == 201, response.content
+        return response.json()
+
+    def entity(self, type_name: str, **fields: Any) -> Any:
+        return self.make(f"entities/{type_name}", {"fields": fields})
+
+    def cleanup(self, status: int = 200, **body: Any) -> Any:
+        response = self.post("cleanup", body)
+        assert response.status_code == status, response.content
+        return response.json()
+
+
+@pytest.fixture
+def new_wire() -> Callable[[], Wire]:
+    return lambda: Wire(f"stagehand_test_t{next(_numbers)}")
+
+
+@pytest.fixture
+def wire(new_wire: Callable[[], Wire], db: None) -> Wire:
+    return new_wire()
+
+
+def host_counts() -> dict[str, int]:
+    """How many rows each table of the host has; the ledger's own are left out."""
+    return {
+        model._meta.label: model._base_manager.count()
+        for model in apps.get_models(include_auto_created=True)
+        if model._meta.app_label != "stagehand_testdata" and not model._meta.proxy
+    }
+
+
+@pytest.fixture
+def unchanged_host(db: None) -> Iterator[None]:
+    """The test must leave as many rows in each of the host's tables as it found."""
+    before = host_counts()
+    yield
+    assert host_counts() == before
+
+
+def error_of(response: Any) -> tuple[int, str]:
+    """(status, code) of an error, once its shape is checked."""
+    body = response.json()
+    assert body["error"] == body["message"]
+    assert body["message"]
+    return response.status_code, body["code"]

@@ -1,0 +1,126 @@
+"""Models as hosts have them: every way to be keyed, to point and to mind one's own deletion."""
+
+import uuid
+
+from django.conf import settings
+from django.contrib.contenttypes.fields import GenericForeignKey
+from django.contrib.contenttypes.models import ContentType
+from django.db import models
+
+
+class Country(models.Model):
+    """A catalogue with a natural key."""
+
+    code = models.CharField(max_length=2, primary_key=True)
+    name = models.CharField(max_length=100)
+
+
+class Label(models.Model):
+    text = models.CharField(max_length=100, unique=True)
+
+
+class Author(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=100)
+    country = models.ForeignKey(Country, on_delete=models.PROTECT, null=True, blank=True)
+
+
+class Book(models.Model):
+    title = models.CharField(max_length=200)
+    blurb = models.TextField(blank=True, default="")
+    author = models.ForeignKey(Author, on_delete=models.CASCADE, related_name="books")
+    labels = models.ManyToManyField(Label, blank=True)
+    price = models.DecimalField(max_digits=8, decimal_places=2, default=0)
+    published = models.DateField(null=True, blank=True)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True)
+
+
+class Chapter(models.Model):
+    book = models.ForeignKey(Book, on_delete=models.CASCADE, related_name="chapters")
+    position = models.PositiveSmallIntegerField()
+    title = models.CharField(max_length=200)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        unique_together = [("book", "position")]
+
+
+class Voucher(models.Model):
+    """A key that people type in."""
+
+    code = models.CharField(max_length=50, primary_key=True)
+    note = models.CharField(max_length=200)
+
+
+class Review(models.Model):
+    """Points at a book so that deleting the book would change it."""
+
+    book = models.ForeignKey(Book, on_delete=models.SET_NULL, null=True, blank=True)
+    text = models.CharField(max_length=200)
+
+
+class Loan(models.Model):
+    book = models.ForeignKey(Book, on_delete=models.PROTECT)
+    by = models.CharField(max_length=100)
+
+
+class Place(models.Model):
+    name = models.CharField(max_length=100)
+
+
+class Restaurant(Place):
+    """A child of a multi-table parent."""
+
+    serves = models.CharField(max_length=100)
+
+
+class Person(models.Model):
+    """Points at its own kind."""
+
+    name = models.CharField(max_length=100)
+    boss = models.ForeignKey("self", on_delete=models.CASCADE, null=True, blank=True, related_name="staff")
+
+
+class Team(models.Model):
+    name = models.CharField(max_length=100)
+    captain = models.ForeignKey("Player", on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+
+
+class Player(models.Model):
+    """Half of a circle."""
+
+    name = models.CharField(max_length=100)
+    team = models.ForeignKey(Team, on_delete=models.CASCADE)
+
+
+class Note(models.Model):
+    """Points at anything."""
+
+    text = models.CharField(max_length=200)
+    content_type = models.ForeignKey(ContentType, on_delete=models.CASCADE)
+    object_id = models.CharField(max_length=64)
+    subject = GenericForeignKey("content_type", "object_id")
+
+
+class Archived(models.Model):
+    """Its delete() only marks the row."""
+
+    name = models.CharField(max_length=100)
+    is_deleted = models.BooleanField(default=False)
+
+    def delete(self, *args, **kwargs):
+        self.is_deleted = True
+        self.save()
+        return 0, {}
+
+
+class Watched(models.Model):
+    """Somebody listens when it goes."""
+
+    name = models.CharField(max_length=100)
+
+
+class Journal(models.Model):
+    """What the listener writes."""
+
+    line = models.CharField(max_length=200)
