@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.db import models
 
 from .models import Booking, Builder, Client, SessionType
 
@@ -14,6 +15,8 @@ else:
     ModelAdmin = admin.ModelAdmin  # takes no type argument at run time
 
 # Users are raw ids: whether the host's user admin can be searched is the host's affair.
+# Django 5.2 warns where a URL field does not say what scheme it assumes.
+URL_FIELDS: dict[type[models.Field[Any, Any]], dict[str, str]] = {models.URLField: {"assume_scheme": "https"}}
 
 
 @admin.register(Builder)
@@ -28,7 +31,14 @@ class BuilderAdmin(ModelAdmin):
         "featured",
         "created_at",
     ]
-    list_filter = ["availability", "validation_tier", "searchable", "featured", "available_for_hire", "created_at"]
+    list_filter = [
+        "availability",
+        "validation_tier",
+        "searchable",
+        "featured",
+        "available_for_hire",
+        "created_at",
+    ]
     list_select_related = ["user"]
     search_fields = ["display_name", "headline", "slug"]
     raw_id_fields = ["user"]
@@ -53,14 +63,25 @@ class SessionTypeAdmin(ModelAdmin):
     search_fields = ["title", "builder__display_name"]
     autocomplete_fields = ["builder"]
     readonly_fields = ["created_at"]
+    formfield_overrides = URL_FIELDS
 
 
 @admin.register(Booking)
 class BookingAdmin(ModelAdmin):
-    list_display = ["title", "builder", "client", "start_time", "status", "payment_status", "amount", "currency"]
+    list_display = [
+        "title",
+        "builder",
+        "client",
+        "start_time",
+        "status",
+        "payment_status",
+        "amount",
+        "currency",
+    ]
     list_filter = ["status", "payment_status", "start_time"]
     list_select_related = ["builder", "client"]
     search_fields = ["title", "builder__display_name"]
     autocomplete_fields = ["builder", "session_type"]
     raw_id_fields = ["client"]
     readonly_fields = ["created_at"]
+    formfield_overrides = URL_FIELDS

@@ -1,0 +1,44 @@
+PYTHON ?= python3
+
+BIN := .venv/bin
+
+.NOTPARALLEL:
+.PHONY: demo serve test lint bench soak clean
+
+demo: .venv/.installed-demo  ## the whole cycle against a live server
+	$(BIN)/python -m project.demo
+
+serve: .venv/.installed-demo  ## the host product, kept running
+	$(BIN)/python -m project.demo --serve
+
+test: .venv/.installed-test
+	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest --ds=tests.wagtail_host.settings tests/wagtail_host
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py makemigrations --check --dry-run
+
+bench: .venv/.installed-test
+	$(BIN)/python -m benchmarks
+
+soak: .venv/.installed-test
+	$(BIN)/python -m benchmarks.soak
+
+clean:
+	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each dependency group: `make demo` installs no more than the demo needs.
+.venv/.installed-%: pyproject.toml constraints.txt | .venv/.pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[factories,openapi]' --group $*
+	touch $@
+
+# Dependency groups came with pip 25.1.
+.venv/.pip:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	touch $@

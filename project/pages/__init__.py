@@ -1,0 +1,1 @@
+"""The marketplace as its visitors see it."""

@@ -1,0 +1,115 @@
+"""The host product's settings, all of them from the environment. See README.md for the names."""
+
+from pathlib import Path
+
+import environ
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+environ.Env.DB_SCHEMES["mariadb"] = environ.Env.DB_SCHEMES["mysql"]
+
+DEBUG = env.bool("DEBUG", default=False)
+SECRET_KEY = env.str("SECRET_KEY", default="only-for-the-demo-on-loopback-never-for-a-real-product")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", "testserver"])
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "stagehand_testdata",
+    "stagehand_testdata.marketplace",
+    "project.shop",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "project.urls"
+WSGI_APPLICATION = "project.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "project" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}")}
+
+match DATABASES["default"]["ENGINE"]:
+    case "django.db.backends.sqlite3":
+        DATABASES["default"]["OPTIONS"] = {
+            "timeout": 30,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        }
+        # A file, so that the threads of a live server see what the test sees.
+        DATABASES["default"]["TEST"] = {"NAME": f"{DATABASES['default']['NAME']}.test"}
+    case "django.db.backends.mysql":
+        import pymysql
+
+        pymysql.install_as_MySQLdb()
+        DATABASES["default"].setdefault("OPTIONS", {})["charset"] = "utf8mb4"
+        DATABASES["default"]["TEST"] = {"CHARSET": "utf8mb4"}
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "project" / "static"]
+# The product hands out its own style sheets, unless a web server in front of it does.
+SERVE_STATIC = env.bool("SERVE_STATIC", default=True)
+LOGIN_URL = "admin:login"
+
+REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "The demo marketplace",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+}
+
+STAGEHAND_TESTDATA = {
+    "ENABLED": env.bool("STAGEHAND_TESTDATA_ENABLED", default=False),
+    "REQUIRE_ACCESS_KEY": env.bool("STAGEHAND_TESTDATA_REQUIRE_ACCESS_KEY", default=True),
+    "ENVIRONMENT": env.str("STAGEHAND_TESTDATA_ENVIRONMENT", default="development"),
+    "TEST_ID_PREFIX": env.str("STAGEHAND_TESTDATA_TEST_ID_PREFIX", default="stagehand_test_"),
+    "MAX_AGE_HOURS": env.float("STAGEHAND_TESTDATA_MAX_AGE_HOURS", default=24),
+    "EMAIL_DOMAINS": env.list("STAGEHAND_TESTDATA_EMAIL_DOMAINS", default=[]),
+    "ENTITY_TYPES": {"product": "project.shop.factories.ProductFactory"},
+}
+
+LOG_LEVEL = env.str("LOG_LEVEL", default="WARNING")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    # Django gives its own logger a level of its own.
+    "loggers": {"django": {"level": LOG_LEVEL}},
+}

@@ -1,0 +1,17 @@
+"""Every address of the host product."""
+
+from django.conf import settings
+from django.contrib import admin
+from django.contrib.staticfiles.views import serve
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="pages:builders"), name="home"),
+    path("admin/", admin.site.urls),
+    path("api/test/", include("stagehand_testdata.urls")),
+    path("marketplace/", include("project.pages.urls")),
+]
+
+if settings.SERVE_STATIC:
+    urlpatterns += [path("static/<path:path>", serve, {"insecure": True}, name="static")]

@@ -1,0 +1,44 @@
+"""Purges by hand, without the wire: what they decide and what they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from stagehand_testdata.models import TestEntity, TestRun
+from stagehand_testdata.operations import entities, runs
+from stagehand_testdata.operations.purge.purge import Outcome, purge_run
+from tests.conftest import Wire
+
+
+class Run:
+    """A run and shortcuts to make rows in it, purge it and look at its ledger."""
+
+    def __init__(self, test_id: str) -> None:
+        self.test_id = test_id
+
+    def make(self, type_name: str, **fields: Any) -> Any:
+        return entities.perform(self.test_id, "", lambda call: call.create(type_name, **fields))
+
+    @property
+    def run(self) -> TestRun:
+        return runs.find(self.test_id, "", deleted=True)
+
+    def purge(self, **kwargs: Any) -> Outcome:
+        return purge_run(self.run, **kwargs)
+
+    def entry(self, instance: Any) -> TestEntity:
+        return TestEntity.objects.for_keys(type(instance), [instance.pk]).get(run=self.run)
+
+    def states(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for state in TestEntity.objects.filter(run=self.run).values_list("state", flat=True):
+            found[state] = found.get(state, 0) + 1
+        return found
+
+
+@pytest.fixture
+def run(db: None, new_wire: Callable[[], Wire]) -> Run:
+    return Run(new_wire().test_id)

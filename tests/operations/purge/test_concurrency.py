@@ -1,0 +1,229 @@
+"""Two at once, and one killed in the middle, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db import connection, connections, transaction
+
+from stagehand_testdata.exceptions import RunClosed
+from stagehand_testdata.models import TestEntity, TestRun
+from stagehand_testdata.operations import entities
+from stagehand_testdata.operations.purge import execute, purge
+from tests.conftest import Wire, host_counts
+from tests.host import models
+
+from .conftest import Run
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(connection.vendor != "postgresql", reason="needs PostgreSQL (DATABASE_URL)"),
+]
+
+
+@pytest.fixture
+def run(transactional_db: None, new_wire: Callable[[], Wire]) -> Run:
+    return Run(new_wire().test_id)
+
+
+def in_thread(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """Start `work` on a connection of its own; its result or exception ends up in the list."""
+    results: list[Any] = []
+
+    def target() -> None:
+        try:
+            results.append(work())
+        except Exception as error:
+            results.append(error)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    return thread, results
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def waiting_for_locks() -> int:
+    with connection.cursor() as cursor:
+        # Within a transaction the view is read once and kept.
+        cursor.execute("SELECT pg_stat_clear_snapshot()")
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return int(cursor.fetchone()[0])
+
+
+def test_a_closer_waits_for_a_creator_in_flight_and_takes_its_rows_too(run: Run) -> None:
+    made, go_on = threading.Event(), threading.Event()
+
+    def create(call: entities.Creation) -> None:
+        call.create("voucher")
+        made.set()
+        assert go_on.wait(10)
+
+    creator, created = in_thread(lambda: entities.perform(run.test_id, "", create))
+    assert made.wait(10)
+    run_row = TestRun(test_id=run.test_id, owner="")
+    closer, closed = in_thread(lambda: purge.clean_up(run.test_id, ""))
+    time.sleep(0.2)
+    go_on.set()
+    creator.join()
+    closer.join()
+    assert created == [None]
+    # The run was opened by the creator: a closer that came first saw no run, and closes it now.
+    outcome = closed[0] if closed[0].receipt["removed"] else purge.clean_up(run_row.test_id, "")
+    assert outcome.receipt["removed"] == {"voucher": 1}
+    assert not models.Voucher.objects.exists()
+
+
+def test_a_closer_waits_for_a_creator_that_joined_an_open_run(run: Run) -> None:
+    run.make("voucher")
+    made, go_on = threading.Event(), threading.Event()
+
+    def create(call: entities.Creation) -> None:
+        call.create("voucher")
+        made.set()
+        assert go_on.wait(10)
+
+    creator, created = in_thread(lambda: entities.perform(run.test_id, "", create))
+    assert made.wait(10)
+    closer, closed = in_thread(run.purge)
+    wait_until(lambda: waiting_for_locks() == 1)
+    assert models.Voucher.objects.count() == 1
+    go_on.set()
+    creator.join()
+    closer.join()
+    assert created == [None]
+    assert closed[0].receipt["removed"] == {"voucher": 2}
+    assert not models.Voucher.objects.exists()
+
+
+def test_nobody_joins_once_closing_is_committed(run: Run) -> None:
+    run.make("voucher")
+    purge._close(run.run)
+    thread, results = in_thread(lambda: run.make("voucher"))
+    thread.join()
+    assert isinstance(results[0], RunClosed)
+    assert models.Voucher.objects.count() == 1
+
+
+def test_a_real_row_inserted_between_plan_and_delete_wins(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = run.make("book")
+    plain_execute = execute.execute
+
+    def insert_first(*args: Any, **kwargs: Any) -> Any:
+        thread, _ = in_thread(lambda: models.Loan.objects.create(book_id=book.pk, by="real"))
+        thread.join()
+        return plain_execute(*args, **kwargs)
+
+    monkeypatch.setattr(purge, "execute", insert_first)
+    outcome = run.purge()
+    assert models.Loan.objects.get().book_id == book.pk
+    assert models.Book.objects.filter(pk=book.pk).exists()
+    assert outcome.receipt["remaining"] == 3  # the book, its author and the author's country
+
+
+def test_a_real_row_whose_insert_waits_for_the_purge_fails_instead_of_dangling(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = run.make("book")
+    inserted: list[Any] = []
+    plain_delete = execute.delete_rows
+
+    def insert_meanwhile(model: Any, keys: Any, alias: str) -> None:
+        if model is models.Book and not inserted:
+            inserted.append(in_thread(lambda: models.Loan.objects.create(book_id=book.pk, by="real")))
+            wait_until(lambda: waiting_for_locks() == 1)
+        plain_delete(model, keys, alias)
+
+    monkeypatch.setattr(execute, "delete_rows", insert_meanwhile)
+    outcome = run.purge()
+    thread, results = inserted[0]
+    thread.join()
+    assert outcome.success
+    assert type(results[0]).__name__ == "IntegrityError"
+    assert not models.Loan.objects.exists()
+
+
+def test_two_purges_of_one_run_share_its_rows(run: Run) -> None:
+    for _ in range(20):
+        run.make("book")
+    started = [in_thread(lambda: run.purge(batch_size=3)) for _ in range(4)]
+    for thread, _ in started:
+        thread.join()
+    outcomes = [results[0] for _, results in started]
+    assert all(isinstance(outcome, purge.Outcome) for outcome in outcomes), outcomes
+    total = sum(sum(outcome.receipt["removed"].values()) for outcome in outcomes)
+    assert run.states() == {"removed": total}
+    assert run.run.state == "closed"
+    assert all(count == 0 for name, count in host_counts().items() if name.startswith("host."))
+
+
+KILLED = """
+import os, signal, django
+django.setup()
+from django.db import connection
+connection.settings_dict["NAME"] = {database!r}
+from stagehand_testdata.models import TestRun
+from stagehand_testdata.operations.purge.purge import purge_run
+statements = 0
+def count(execute, sql, params, many, context):
+    global statements
+    statements += 1
+    if statements == {kill_at}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = execute(sql, params, many, context)
+    return result
+with connection.execute_wrapper(count):
+    purge_run(TestRun.objects.get(test_id={test_id!r}), batch_size=2)
+print(statements)
+"""
+
+
+@pytest.mark.parametrize("kill_at", [1, 5, 12, 20, 33, 47, 60, 90])
+def test_a_purge_killed_in_the_middle_is_finished_by_the_next_one(run: Run, kill_at: int) -> None:
+    for type_name in ("book", "team", "restaurant", "booking"):
+        run.make(type_name)
+    held = run.make("book")
+    models.Review.objects.create(book=held, text="real")
+    script = KILLED.format(database=connection.settings_dict["NAME"], kill_at=kill_at, test_id=run.test_id)
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    for entry in TestEntity.objects.filter(run=run.run):
+        model = apps.get_model(entry.model)
+        exists = model._base_manager.filter(pk=entry.row_key(model)).exists()
+        assert exists == (entry.tombstone == 0), entry
+    outcome = run.purge()
+    assert outcome.receipt["remaining"] == 3
+    assert models.Review.objects.get().book_id == held.pk
+    models.Review.objects.all().delete()
+    assert run.purge().success
+    assert run.states().keys() == {"removed"}
+
+
+def test_an_outer_transaction_that_fails_takes_the_rows_and_their_entries_with_it(run: Run) -> None:
+    with pytest.raises(RuntimeError), transaction.atomic():
+        run.make("book")
+        raise RuntimeError
+    assert not TestEntity.objects.exists()
+    assert not models.Book.objects.exists()
