@@ -12,7 +12,8 @@ from typing import Any
 
 from django.apps import AppConfig, apps
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core import checks
+from django.core.checks import CheckMessage, Error, Tags, register
 from django.utils.module_loading import import_string
 
 from .conf import NAME, Settings, raw, settings
@@ -50,7 +51,9 @@ def _unknown_or_mistyped() -> Messages:
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(sorted(known))}."
             yield Error(f"{NAME} has an unknown key {name!r}.", hint=hint, id="stagehand.E002")
-        elif not isinstance(value, known[name].types) or (isinstance(value, bool) and bool not in known[name].types):
+        elif not isinstance(value, known[name].types) or (
+            isinstance(value, bool) and bool not in known[name].types
+        ):
             wanted = " or ".join(kind.__name__ for kind in known[name].types)
             yield Error(
                 f"{NAME}[{name!r}] is {type(value).__name__}, not {wanted}.",
@@ -115,7 +118,7 @@ def _problem(problem: ConfigurationError) -> CheckMessage:
 def _unknown_path(message: str) -> CheckMessage:
     return Error(
         message,
-        hint="Give the dotted path of a factory_boy DjangoModelFactory; pip install 'stagehand-testdata[factories]'.",
+        hint="Give the path of a factory_boy DjangoModelFactory; install the extra 'factories'.",
         id="stagehand.E010",
     )
 
@@ -135,8 +138,8 @@ def _entity_type(entity_type: EntityType) -> Messages:
         )
     refused = set(entity_type.fields or ()) - set(settable_fields(entity_type))
     if refused:
-        yield Warning(
-            f"Entity type '{entity_type.name}' lists fields that no client may set: {', '.join(sorted(refused))}.",
+        yield checks.Warning(
+            f"Entity type '{entity_type.name}' lists what no client may set: {', '.join(sorted(refused))}.",
             hint="Keys, passwords and privileges are never settable; take them off `fields`.",
             id="stagehand.W014",
         )

@@ -16,6 +16,8 @@ from django.db.models.functions import Cast, Now
 
 from .seeding import SEED_LIMIT
 
+Model = type[models.Model]
+
 
 class TestRunQuerySet(models.QuerySet["TestRun"]):
     __test__ = False
@@ -44,7 +46,10 @@ class TestRun(models.Model):
         CLOSED = "closed"
 
     owner = models.CharField(
-        max_length=128, blank=True, default="", help_text="The access key that opened the run; empty without keys."
+        max_length=128,
+        blank=True,
+        default="",
+        help_text="The access key that opened the run; empty without keys.",
     )
     test_id = models.CharField("test ID", max_length=128)
     scope = models.CharField(max_length=24, choices=Scope.choices, default=Scope.EPHEMERAL)
@@ -212,11 +217,12 @@ class TestEntity(models.Model):
     def __str__(self) -> str:
         return f"{self.type} {self.key_text}"
 
-    def row_key(self, model: type[models.Model]) -> Any:
+    def row_key(self, model: Model) -> Any:
         """The primary key of the entry's row, as `model` has it in Python."""
-        pk = model._meta.pk
+        pk: Any = model._meta.pk
         if isinstance(pk, models.CompositePrimaryKey):
-            parts = zip(pk.fields, json.loads(self.key_text), strict=True)
+            fields: tuple[Any, ...] = pk.fields
+            parts = zip(fields, json.loads(self.key_text), strict=True)
             return tuple(field.to_python(part) for field, part in parts)
         return pk.to_python(getattr(self, key_column(model)))
 

@@ -44,7 +44,7 @@ def grants_privileges(model: type[models.Model]) -> bool:
         return True
     return any(
         field.related_model is not None
-        and field.related_model._meta.label_lower in {"auth.permission", "auth.group"}  # type: ignore[union-attr]
+        and field.related_model._meta.label_lower in {"auth.permission", "auth.group"}
         for field in model._meta.local_concrete_fields
         if field.is_relation
     )

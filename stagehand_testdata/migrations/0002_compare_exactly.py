@@ -1,11 +1,13 @@
 """Test ids and keys compare byte by byte, on databases that fold case by default too."""
 
+from typing import Any
+
 from django.db import migrations
 
 from stagehand_testdata.databases import database
 
 
-def compare_exactly(apps, schema_editor):
+def compare_exactly(apps: Any, schema_editor: Any) -> None:
     engine = database(schema_editor.connection.alias)
     for name, fields in (
         ("TestRun", ("owner", "test_id")),

@@ -42,7 +42,9 @@ def require_reserved(address: str, field: str = "email") -> str:
     except ValidationError as error:
         raise InvalidInput(f"'{field}' is not an e-mail address.", details={field: error.messages}) from error
     if not is_reserved(address):
-        allowed = ", ".join(f"*{each}" if each[0] == "." else each for each in (*RESERVED_DOMAINS, *settings.EMAIL_DOMAINS))
+        allowed = ", ".join(
+            f"*{each}" if each[0] == "." else each for each in (*RESERVED_DOMAINS, *settings.EMAIL_DOMAINS)
+        )
         message = f"'{field}' must be an address that nobody can own, in one of: {allowed}."
         raise InvalidInput(message, details={field: [message]})
     return address.lower()

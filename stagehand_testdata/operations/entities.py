@@ -7,7 +7,7 @@ import datetime as dt
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
@@ -20,8 +20,8 @@ from .. import context
 from ..access import privileges
 from ..conf import settings
 from ..exceptions import (
-    Conflict,
     ConfigurationError,
+    Conflict,
     FactoryFailed,
     InvalidInput,
     NotInRun,
@@ -49,7 +49,9 @@ _FIT = "The database refused a value: it is too long or too large for its column
 class Creation:
     """One creating call: what a scenario or a host's own operation makes its rows through."""
 
-    def __init__(self, run: TestRun, addresses: AddressBook, *, attempt: int = 0, compact: bool = False) -> None:
+    def __init__(
+        self, run: TestRun, addresses: AddressBook, *, attempt: int = 0, compact: bool = False
+    ) -> None:
         self.run = run
         self.addresses = addresses
         self.made: list[tuple[EntityType, models.Model]] = []
@@ -111,7 +113,14 @@ class Creation:
             if not (reference and model._meta.label_lower in _reference_models()):
                 rows = rows.filter(Exists(entries_of_outer_row(model, self.run)))
             return rows.get()
-        except (ObjectDoesNotExist, ValidationError, ValueError, TypeError, OverflowError, DataError) as error:
+        except (
+            ObjectDoesNotExist,
+            ValidationError,
+            ValueError,
+            TypeError,
+            OverflowError,
+            DataError,
+        ) as error:
             raise missing from error
 
     def instances(self, type_name: str) -> list[Any]:
@@ -120,7 +129,12 @@ class Creation:
 
 
 def perform(
-    test_id: str, owner: str, work: Callable[[Creation], R], *, data: Any = None, max_age_minutes: float | None = None
+    test_id: str,
+    owner: str,
+    work: Callable[[Creation], R],
+    *,
+    data: Any = None,
+    max_age_minutes: float | None = None,
 ) -> R:
     """Run `work` in the name of the run: all of its rows and their entries, or none.
 
@@ -218,7 +232,9 @@ def _refuse_found(run: TestRun, entity_type: EntityType, instance: models.Model)
     if model._meta.label_lower in _reference_models():
         return
     if not TestEntity.objects.standing().for_keys(model, [instance.pk]).filter(run=run).exists():
-        raise Conflict(f"The factory of '{entity_type.name}' found a row that is not of this run, and made none.")
+        raise Conflict(
+            f"The factory of '{entity_type.name}' found a row that is not of this run, and made none."
+        )
 
 
 def _identity(instance: models.Model) -> tuple[str, str]:
@@ -226,7 +242,7 @@ def _identity(instance: models.Model) -> tuple[str, str]:
     return model._meta.label_lower, Key.of(model, instance.pk).text
 
 
-def _concrete(model: type[M]) -> type[M]:
+def _concrete(model: type[models.Model]) -> type[models.Model]:
     return model._meta.concrete_model or model
 
 
@@ -263,7 +279,7 @@ def _model_or_none(entity_type: EntityType) -> type[models.Model] | None:
         return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def unownable(model: type[models.Model]) -> str | None:
     """Why rows of `model` cannot be owned safely; None where they can."""
     model = _concrete(model)
@@ -324,7 +340,9 @@ def _points_at_privileges(field: models.Field[Any, Any]) -> bool:
 # --- the generic operation -------------------------------------------------------------------------------
 
 
-def create_entities(call: Creation, type_name: str, fields: Mapping[str, Any], count: int) -> list[models.Model]:
+def create_entities(
+    call: Creation, type_name: str, fields: Mapping[str, Any], count: int
+) -> list[models.Model]:
     """`count` rows of a registered type with these fields, as the database holds them then.
 
     A field that points at a row takes its id; the row must be of the run, or of a reference model.
@@ -348,7 +366,7 @@ def create_entities(call: Creation, type_name: str, fields: Mapping[str, Any], c
 
 
 def represent(type_name: str, instance: models.Model, run: TestRun) -> dict[str, Any]:
-    """The generic answer for one row: `{id, type, testId, isTest, fields}`, the host's own names in `fields`."""
+    """The generic answer for one row: `{id, type, testId, isTest, fields}`, with the host's own names."""
     return {
         "id": Key.of(type(instance), instance.pk).text,
         "type": type_name,
@@ -386,7 +404,9 @@ def entries_by_type(call: Creation) -> dict[str, list[dict[str, Any]]]:
     """Every row that the call was asked for, in full, by entity type."""
     answer: dict[str, list[dict[str, Any]]] = {}
     for entity_type, instance in call.made:
-        answer.setdefault(entity_type.name, []).append(represent_as_registered(entity_type, instance, call.run))
+        answer.setdefault(entity_type.name, []).append(
+            represent_as_registered(entity_type, instance, call.run)
+        )
     return answer
 
 

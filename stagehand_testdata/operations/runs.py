@@ -4,7 +4,7 @@
 A creator that has not committed is invisible: a closer that looked then would see nothing to remove, and the
 row would leak. So whoever makes rows holds the run's row shared until it commits, and whoever closes or
 removes holds it exclusively. Creators do not wait for one another. Nothing is counted on the run's row,
-because a creator that had to write there would first have to upgrade its lock, and two of them would deadlock.
+because a creator that wrote there would first have to upgrade its lock, and two of them would deadlock.
 """
 
 from __future__ import annotations
@@ -128,9 +128,11 @@ def extend_session(run: TestRun, max_age_minutes: float | None) -> None:
         return
     run.expires_at = until
     transaction.on_commit(
-        lambda: TestRun.objects.using(ledger_alias())
-        .filter(pk=run.pk, state=TestRun.State.OPEN, expires_at__lt=until)
-        .update(expires_at=until),
+        lambda: (
+            TestRun.objects.using(ledger_alias())
+            .filter(pk=run.pk, state=TestRun.State.OPEN, expires_at__lt=until)
+            .update(expires_at=until)
+        ),
         using=ledger_alias(),
     )
 
@@ -238,4 +240,3 @@ def _require_transaction() -> None:
         raise transaction.TransactionManagementError(
             "Operations on the ledger need a transaction that is open already."
         )
-

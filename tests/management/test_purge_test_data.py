@@ -94,7 +94,10 @@ class TestWhatIsLeft:
         models.Review.objects.create(book_id=book["id"], text="real")
         status, text = purge("--run", wire.test_id)
         assert status == 1
-        assert f"stays: book {book['id']}: rows that this purge may not remove point at it (1 host.Review)" in text
+        assert (
+            f"stays: book {book['id']}: rows that this purge may not remove point at it (1 host.Review)"
+            in text
+        )
         assert "3 rows left" in text
 
     def test_is_in_the_json_too(self, wire: Wire) -> None:

@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 class Command(TestDataCommand):
     help = (
-        "Remove the rows of test runs: those that the ledger proves, and no others. A real row that points at a"
-        " test row stops the removal of that part, which is reported. Works with the gate closed."
+        "Remove the rows of test runs: those that the ledger proves, and no others. A real row that points at"
+        " a test row stops the removal of that part, which is reported. Works with the gate closed."
         " Exit status: 0 nothing is left, 1 something is left or failed, 2 misuse."
     )
 
@@ -33,13 +33,21 @@ class Command(TestDataCommand):
         which.add_argument("--all", action="store_true", help="every run; asks first")
         which.add_argument("--scope", choices=TestRun.Scope.values, help="runs of this scope")
         which.add_argument(
-            "--older-than", type=duration, metavar="DURATION", help="runs opened longer ago than 90s, 45m, 2h or 7d"
+            "--older-than",
+            type=duration,
+            metavar="DURATION",
+            help="runs opened longer ago than 90s, 45m, 2h or 7d",
         )
-        parser.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="say what would be removed, and remove nothing"
+        )
         parser.add_argument("--yes", action="store_true", help="do not ask before --all")
         parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
         parser.add_argument(
-            "--batch-size", type=_positive, metavar="N", help="rows per transaction (default: PURGE_BATCH_SIZE)"
+            "--batch-size",
+            type=_positive,
+            metavar="N",
+            help="rows per transaction (default: PURGE_BATCH_SIZE)",
         )
 
     def run(self, options: dict[str, Any]) -> int:
@@ -51,7 +59,9 @@ class Command(TestDataCommand):
         outcomes, failed = [], []
         for run in found:
             try:
-                outcomes.append(purge_run(run, batch_size=options["batch_size"], progress=self._progress(run)))
+                outcomes.append(
+                    purge_run(run, batch_size=options["batch_size"], progress=self._progress(run))
+                )
             except Exception as error:
                 # One poisoned run must not keep the others waiting.
                 logger.exception("the purge of %s failed", run.test_id)
@@ -110,7 +120,9 @@ class Command(TestDataCommand):
             return
         for outcome in outcomes:
             receipt = outcome.receipt
-            self.stdout.write(f"{receipt['testId']}: removed {_counts(receipt['removed'])}, {receipt['state']}")
+            self.stdout.write(
+                f"{receipt['testId']}: removed {_counts(receipt['removed'])}, {receipt['state']}"
+            )
             if receipt["alreadyGone"]:
                 self.stdout.write(f"  already gone: {_counts(receipt['alreadyGone'])}")
             for held in receipt["quarantined"]:

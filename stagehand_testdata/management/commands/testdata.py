@@ -20,7 +20,10 @@ class Command(TestDataCommand):
         topics = parser.add_subparsers(dest="topic", metavar="TOPIC", required=True)
         shared: dict[str, tuple[str, Callable[[dict[str, Any]], int]]] = {
             "runs": ("runs that are not closed, the newest first", self.runs),
-            "receipts": ("what each purge did; exit 1 where the last one of a run left something", self.receipts),
+            "receipts": (
+                "what each purge did; exit 1 where the last one of a run left something",
+                self.receipts,
+            ),
             "types": ("entity types, scenarios and operations that are registered", self.types),
         }
         for topic, (text, action) in shared.items():
@@ -46,7 +49,7 @@ class Command(TestDataCommand):
                 "seed": run.seed,
                 "openedAt": run.opened_at,
                 "expiresAt": run.expires_at,
-                "rows": run.entities.standing().count(),  # type: ignore[attr-defined]
+                "rows": run.entities.standing().count(),
             }
             for run in found
         ]
@@ -71,7 +74,12 @@ class Command(TestDataCommand):
     def types(self, options: dict[str, Any]) -> int:
         registry = get_registry()
         rows = [
-            {"kind": "entity type", "name": each.name, "of": each.model._meta.label, "fields": list(settable_fields(each))}
+            {
+                "kind": "entity type",
+                "name": each.name,
+                "of": each.model._meta.label,
+                "fields": list(settable_fields(each)),
+            }
             for each in registry.entity_types
         ]
         rows += [

@@ -54,7 +54,9 @@ class Pointer:
     def _read(
         self, alias: str, by_value: dict[Any, Any], *which: Q, **more: Any
     ) -> Iterator[tuple[Any, Any]]:
-        matching = all_rows(self.model, alias).filter(*which, **{f"{self.column}__in": list(by_value)}, **more)
+        matching = all_rows(self.model, alias).filter(
+            *which, **{f"{self.column}__in": list(by_value)}, **more
+        )
         for value, pk in matching.values_list(self.column, "pk"):
             yield by_value[value], pk
 
@@ -74,7 +76,9 @@ class GenericPointer(Pointer):
         by_value = {}
         for row in rows:
             with suppress(ValidationError, ValueError):  # a key of this type cannot stand in that column
-                by_value[column.to_python(row["pk"] if _same_kind(column, target) else str(row["pk"]))] = row["pk"]
+                by_value[column.to_python(row["pk"] if _same_kind(column, target) else str(row["pk"]))] = row[
+                    "pk"
+                ]
         if not by_value:
             return
         kinds = ContentType.objects.db_manager(alias).filter(
@@ -95,9 +99,10 @@ def _pointers() -> tuple[dict[Model, list[Pointer]], list[GenericPointer]]:
     for model in apps.get_models(include_auto_created=True):
         if model._meta.proxy or model._meta.app_label == TestRun._meta.app_label:
             continue
-        for field in model._meta.local_concrete_fields:
+        columns: list[Any] = list(model._meta.local_concrete_fields)
+        for field in columns:
             if field.is_relation and isinstance(field.related_model, type):
-                target = field.target_field  # type: ignore[attr-defined]
+                target = field.target_field
                 name = "pk" if target.primary_key else target.attname
                 direct.setdefault(concrete(field.related_model), []).append(
                     Pointer(model, field.attname, name, field.null)
@@ -105,7 +110,7 @@ def _pointers() -> tuple[dict[Model, list[Pointer]], list[GenericPointer]]:
         for private in model._meta.private_fields:
             content_type = getattr(private, "ct_field", None)
             if content_type and getattr(private, "fk_field", None):
-                generic.append(GenericPointer(model, private.fk_field, "pk", False, content_type))  # type: ignore[attr-defined]
+                generic.append(GenericPointer(model, private.fk_field, "pk", False, content_type))
     return direct, generic
 
 
@@ -120,7 +125,9 @@ def deletion_order(found: Iterable[Model]) -> list[list[Model]]:
     """The models in groups, those that hold others first; a group with several is a circle."""
     remaining = sorted(set(found), key=lambda model: model._meta.label)
     holders = {
-        model: {each.model for each in pointers_to(model) if each.model in remaining and each.model is not model}
+        model: {
+            each.model for each in pointers_to(model) if each.model in remaining and each.model is not model
+        }
         for model in remaining
     }
     return _strongly_connected(remaining, holders)
@@ -158,4 +165,3 @@ def _strongly_connected(nodes: Sequence[Model], edges: dict[Model, set[Model]]) 
         if node not in index:
             visit(node)
     return groups
-

@@ -44,7 +44,9 @@ class Outcome:
         if self.success:
             return ""
         reasons = Counter(each["reason"] for each in self.receipt["quarantined"])
-        why = "; ".join(f"{count} because {EXPLANATIONS[reason]}" for reason, count in sorted(reasons.items()))
+        why = "; ".join(
+            f"{count} because {EXPLANATIONS[reason]}" for reason, count in sorted(reasons.items())
+        )
         blockers = Counter[str]()
         for each in self.receipt["quarantined"]:
             blockers.update(each["blockedBy"])
@@ -53,9 +55,7 @@ class Outcome:
         return f"{left}: {why or 'they are still live'}{f'; held by {by}' if by else ''}."
 
 
-def purge_run(
-    run: TestRun, *, batch_size: int | None = None, progress: Progress | None = None
-) -> Outcome:
+def purge_run(run: TestRun, *, batch_size: int | None = None, progress: Progress | None = None) -> Outcome:
     """Close the run and remove every row of it that is provably its own; twice does no harm.
 
     Does not ask whether the gate is open, nor how old the run is. Opens its own transactions.
@@ -199,7 +199,9 @@ def _look_up(run: TestRun, listed: Sequence[Listed]) -> tuple[set[int], list[Lis
     owned: set[int] = set()
     known: set[Listed] = set()
     for name, wanted in keys.items():
-        entries = TestEntity.objects.using(runs.ledger_alias()).filter(run=run, type=name, key_text__in=wanted)
+        entries = TestEntity.objects.using(runs.ledger_alias()).filter(
+            run=run, type=name, key_text__in=wanted
+        )
         for pk, key, tombstone in entries.values_list("pk", "key_text", "tombstone"):
             known.add((name, key))
             if not tombstone:
@@ -234,4 +236,3 @@ def _entries_of(run: TestRun, model: Model, keys: Collection[Any]) -> set[int]:
 
 def _update(run: TestRun, **changes: Any) -> None:
     TestRun.objects.using(runs.ledger_alias()).filter(pk=run.pk).update(**changes)
-
