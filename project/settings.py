@@ -100,6 +100,12 @@ STAGEHAND_TESTDATA = {
     "TEST_ID_PREFIX": env.str("STAGEHAND_TESTDATA_TEST_ID_PREFIX", default="stagehand_test_"),
     "MAX_AGE_HOURS": env.float("STAGEHAND_TESTDATA_MAX_AGE_HOURS", default=24),
     "EMAIL_DOMAINS": env.list("STAGEHAND_TESTDATA_EMAIL_DOMAINS", default=[]),
+    "REFERENCE_MODELS": env.list("STAGEHAND_TESTDATA_REFERENCE_MODELS", default=[]),
+    "DERIVED_TABLES": env.list("STAGEHAND_TESTDATA_DERIVED_TABLES", default=[]),
+    "MAX_BODY_BYTES": env.int("STAGEHAND_TESTDATA_MAX_BODY_BYTES", default=1024 * 1024),
+    "MAX_BODY_DEPTH": env.int("STAGEHAND_TESTDATA_MAX_BODY_DEPTH", default=20),
+    "MAX_ROWS_PER_CALL": env.int("STAGEHAND_TESTDATA_MAX_ROWS_PER_CALL", default=1000),
+    "PURGE_BATCH_SIZE": env.int("STAGEHAND_TESTDATA_PURGE_BATCH_SIZE", default=2000),
     "ENTITY_TYPES": {"product": "project.shop.factories.ProductFactory"},
 }
 

@@ -31,6 +31,7 @@ from ..exceptions import (
 )
 from ..fingerprints import columns
 from ..isolation.capture import MadeRow, recording_inserts
+from ..logs import log_error
 from ..models import Key, TestEntity, TestRun, entries_of_outer_row
 from ..registry import EntityType, get_registry, resolve
 from . import runs
@@ -190,9 +191,9 @@ def _guarded(work: Callable[[Creation], R], call: Creation, data: Any) -> R:
         raise
     except Exception as error:
         if isinstance(error, ValidationError) or (data and isinstance(error, ValueError | TypeError)):
-            logger.info("a factory refused its values", exc_info=error)
+            logger.info("a factory refused its values: %r", str(error))
             raise InvalidInput(f"The factory refused these values: {_first_line(error)}") from error
-        logger.exception("a factory failed")
+        log_error(logger, "a factory failed", error)
         raise FactoryFailed from error
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.db.models import QuerySet
 
+from ...logs import log_error
 from ...models import TestRun
 from ...operations.purge.plan import EXPLANATIONS, Plan, make_plan
 from ...operations.purge.purge import Outcome, due_runs, purge_run
@@ -64,7 +65,7 @@ class Command(TestDataCommand):
                 )
             except Exception as error:
                 # One poisoned run must not keep the others waiting.
-                logger.exception("the purge of %s failed", run.test_id)
+                log_error(logger, f"the purge of {run.test_id} failed", error)
                 failed.append({"testId": run.test_id, "error": f"{type(error).__name__}: {error}"})
         self._report(outcomes, failed, as_json=options["json"])
         return DONE if not failed and all(outcome.success for outcome in outcomes) else LEFT

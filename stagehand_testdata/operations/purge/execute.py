@@ -1,4 +1,4 @@
-"""Remove what a plan says, batch by batch, each batch proven again under locks and committed with its entries.
+"""Remove what a plan says: each batch proven again under locks, and committed with its entries.
 
 # Note [Batches]
 A batch is one transaction: the run is held against creators and other purges, the rows are locked, examined
@@ -18,14 +18,15 @@ from typing import Any
 
 from django.apps import apps
 from django.db import IntegrityError, connections, models, transaction
-from django.db.models import F, Q
+from django.db.models import Exists, F, Q
 from django.db.models.functions import Now
 from django.db.models.signals import post_delete, pre_delete
 
+from ...conf import settings
 from ...databases import database
 from ...exceptions import TestDataError
-from ...isolation.capture import recording_inserts
-from ...models import TestEntity, TestRun
+from ...isolation.capture import Recorder, recording_inserts
+from ...models import TestEntity, TestRun, entries_of_outer_row
 from ..runs import ledger_alias, lock_exclusively
 from .graph import Model, all_rows, concrete, pointers_to
 from .plan import (
@@ -63,7 +64,11 @@ class Tally:
 
 
 class TouchedForeignRow(TestDataError):
-    """The model's own delete() would have removed a row that this purge may not remove."""
+    """The model's own delete() would have removed, or let go of, a row that this purge may not touch."""
+
+    def __init__(self, model: Model, holders: Mapping[str, int] | None = None) -> None:
+        super().__init__(f"delete() would have removed a row of {model._meta.label} that must stay.")
+        self.holders = holders or {model._meta.label: 1}
 
 
 def execute(run: TestRun, plan: Plan, *, batch_size: int, progress: Progress | None = None) -> Tally:
@@ -181,26 +186,38 @@ class _Batch:
     def _delete_own_way(self, found: Findings) -> None:
         for key, entry in list(found.ours.items()):
             try:
-                with transaction.atomic(using=self.alias), self._watching_deletes() as along:
-                    _delete_as_the_model_does(found.model, key, self.alias)
+                with (
+                    transaction.atomic(using=self.alias),
+                    recording_inserts() as written,
+                    self._watching_deletes(written) as along,
+                ):
+                    _delete_as_the_model_does(found.model, key, self.alias, written)
                 self.removed_ids |= along
             except IntegrityError:
                 raise
+            except TouchedForeignRow as error:
+                del found.ours[key]
+                self._hold([Held.entry(entry, REFERENCED, error.holders)])
             except Exception:
                 logger.exception("delete() of %s failed", found.model._meta.label)
                 del found.ours[key]
                 self._hold([Held.entry(entry, DELETE_FAILED)])
 
     @contextmanager
-    def _watching_deletes(self) -> Iterator[set[int]]:
-        """Refuse the deletion of any row that is not the run's; the entries of those that go along."""
+    def _watching_deletes(self, written: Recorder) -> Iterator[set[int]]:
+        """Refuse the deletion of any row that is not the run's; the entries of those that go along.
+
+        What the deletion itself has `written` (a log entry, say) is its own to remove.
+        """
         along: set[int] = set()
         ours = connections[self.alias]
 
         def refuse_foreign(sender: Model, instance: models.Model, using: str, **kwargs: Any) -> None:
             # A receiver is called on every thread: another thread's deletion has another connection.
             if connections[using] is ours:
-                along.add(self._entry_of(concrete(sender), instance.pk))
+                entry_id = self._entry_of(concrete(sender), instance.pk, written)
+                if entry_id is not None:
+                    along.add(entry_id)
 
         pre_delete.connect(refuse_foreign, weak=False)
         try:
@@ -208,14 +225,28 @@ class _Batch:
         finally:
             pre_delete.disconnect(refuse_foreign)
 
-    def _entry_of(self, model: Model, key: Any) -> int:
+    def _entry_of(self, model: Model, key: Any, written: Recorder) -> int | None:
+        """The entry of a row that a deletion takes along; None where nobody but the deletion made the row.
+
+        Raises TouchedForeignRow where the row is not the run's, and where a real row holds it.
+        """
         found = self.found.get(model)
         if found is not None and key in found.ours:
             return found.ours[key].pk
-        entry = standing(self.run).for_keys(model, [key]).filter(state=TestEntity.State.LIVE).first()
+        entry = standing(self.run).for_keys(model, [key]).first()
+        if entry is None and (_is_derived(model) or key in written.keys_of(model)):
+            return None
         if entry is None or entry.pk in self.tally.held:
-            raise TouchedForeignRow(f"delete() would have removed a row of {model._meta.label} that must stay.")
+            raise TouchedForeignRow(model)
+        along = examine(model, [entry], lock=True, using=self.alias)
+        held = holders(along, self.alias, lambda each: self._is_real(each, written))
+        if held or not along.ours:
+            raise TouchedForeignRow(model, *held.values())
         return entry.pk
+
+    def _is_real(self, model: Model, written: Recorder) -> Q:
+        """Rows of `model` that are neither the run's nor what the deletion itself has written."""
+        return Q(~Exists(entries_of_outer_row(model, self.run))) & ~Q(pk__in=written.keys_of(concrete(model)))
 
     def _hold(self, held: Any) -> None:
         self.tally.held.update({each.entity_id: each for each in held})
@@ -245,17 +276,20 @@ def has_own_way(model: Model) -> bool:
 def delete_rows(model: Model, keys: Sequence[Any], alias: str) -> None:
     """One DELETE of exactly these keys: no collector, no cascade, no signal."""
     if keys:
-        all_rows(model, alias).filter(pk__in=keys)._raw_delete(alias)  # type: ignore[attr-defined]
+        all_rows(model, alias).filter(pk__in=keys)._raw_delete(alias)
 
 
-def _delete_as_the_model_does(model: Model, key: Any, alias: str) -> None:
+def _is_derived(model: Model) -> bool:
+    return model._meta.db_table in settings.DERIVED_TABLES
+
+
+def _delete_as_the_model_does(model: Model, key: Any, alias: str, written: Recorder) -> None:
     instance = all_rows(model, alias).filter(pk=key).first()
     if instance is None:
         return  # it went along with another
-    with recording_inserts() as recorder:
-        instance.delete()
+    instance.delete()
     # What the deletion itself wrote (a log entry, say) is as much the test's as what it deleted.
-    for row in reversed(recorder.rows):
+    for row in reversed(written.rows):
         delete_rows(row.model, [row.pk], row.database)
     delete_rows(model, [key], alias)  # where delete() only marks the row
 
@@ -273,4 +307,3 @@ def _write_end(entries: Sequence[TestEntity], state: str) -> None:
         TestEntity.objects.using(ledger_alias()).filter(pk__in=[entry.pk for entry in entries]).update(
             state=state, tombstone=F("pk"), removed_at=Now(), reason="", blocked_by={}
         )
-

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from django.apps import apps
+from django.core.exceptions import ValidationError
 from django.db.models import Exists, Q
 
 from ... import fingerprints
@@ -123,6 +124,7 @@ def make_plan(run: TestRun, entity_ids: Collection[int] | None = None) -> Plan:
     held = [Held.entry(entry, MODEL_MISSING) for entry in lost]
     look = _Look(run, selected, {model: set() for model in models})
     groups, removable, gone = [], Counter[str](), Counter[str]()
+    gone_ids: set[int] = set()
     for members in deletion_order(models):
         circular = holds_itself(members)
         passed = look.over(members)
@@ -133,7 +135,8 @@ def make_plan(run: TestRun, entity_ids: Collection[int] | None = None) -> Plan:
         groups.append(Group(labels, circular, tuple(passed.ids)))
         held += passed.held
         removable += passed.removable
-        gone += passed.gone
+        gone += Counter(entry.type for entry in passed.gone)
+        gone_ids |= {entry.pk for entry in passed.gone}
     return Plan(
         run_id=run.pk,
         test_id=run.test_id,
@@ -141,7 +144,7 @@ def make_plan(run: TestRun, entity_ids: Collection[int] | None = None) -> Plan:
         removable=dict(sorted(removable.items())),
         gone=dict(sorted(gone.items())),
         held=tuple(held),
-        digest=_digest(run, groups, held),
+        digest=_digest(run, groups, gone_ids, held),
     )
 
 
@@ -149,13 +152,20 @@ def examine(
     model: Model, entries: Sequence[TestEntity], *, lock: bool = False, using: str | None = None
 ) -> Findings:
     """Hold each entry against the row under its key; with `lock`, the rows stay so till the commit."""
-    by_key = {entry.row_key(model): entry for entry in entries}
+    by_key: dict[Any, TestEntity] = {}
+    unreadable = []
+    for entry in entries:
+        key = _key_or_none(model, entry)
+        if key is None:
+            unreadable.append(entry)
+        else:
+            by_key[key] = entry
     needed = {each.attname for each in fingerprints.columns(model)}
     needed |= {pointer.target for pointer in pointers_to(model)} - {"pk"}
     rows = all_rows(model, using or ledger_alias()).filter(pk__in=list(by_key)).values("pk", *needed)
     if lock:
         rows = rows.select_for_update()
-    found = Findings(model, {row["pk"]: row for row in rows})
+    found = Findings(model, {row["pk"]: row for row in rows}, strangers=unreadable)
     for key, entry in by_key.items():
         row = found.rows.get(key)
         if row is None:
@@ -165,6 +175,14 @@ def examine(
         else:
             found.strangers.append(entry)
     return found
+
+
+def _key_or_none(model: Model, entry: TestEntity) -> Any:
+    """The key of the entry's row; None where the model has had keys of another kind since."""
+    try:
+        return entry.row_key(model)
+    except (ValueError, TypeError, ValidationError):
+        return None
 
 
 def holders(found: Findings, using: str, which: Any) -> dict[Any, Counter[str]]:
@@ -203,7 +221,7 @@ class _Pass:
     ids: list[int] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     removable: Counter[str] = field(default_factory=Counter)
-    gone: Counter[str] = field(default_factory=Counter)
+    gone: list[TestEntity] = field(default_factory=list)
     kept_more: bool = False
 
 
@@ -229,9 +247,9 @@ class _Look:
         found = examine(model, batch)
         blocked = holders(found, ledger_alias(), self._stays)
         passed.ids += [entry.pk for entry in batch]
-        passed.gone.update(entry.type for entry in found.gone)
+        passed.gone += found.gone
         passed.held += [Held.entry(entry, NOT_THE_ROW) for entry in found.strangers]
-        self.kept[model].update(entry.row_key(model) for entry in found.strangers)
+        self.kept[model].update({_key_or_none(model, entry) for entry in found.strangers} - {None})
         for key, entry in found.ours.items():
             if key in blocked:
                 passed.held.append(Held.entry(entry, REFERENCED, blocked[key]))
@@ -246,11 +264,12 @@ class _Look:
         return foreign | Q(pk__in=kept) if kept else foreign
 
 
-def _digest(run: TestRun, groups: Sequence[Group], held: Sequence[Held]) -> str:
-    """What the plan would remove, in one word: equal for equal plans."""
+def _digest(run: TestRun, groups: Sequence[Group], gone: Collection[int], held: Sequence[Held]) -> str:
+    """The plan in one word: equal for plans that remove and keep the same for the same reasons."""
     digest = hashlib.sha256(f"{run.pk}".encode())
-    stays = {each.entity_id for each in held}
     for group in groups:
         for entity_id in group.entity_ids:
-            digest.update(b" %d%s" % (entity_id, b"=" if entity_id in stays else b"-"))
+            digest.update(b" %d%s" % (entity_id, b"?" if entity_id in gone else b"-"))
+    for each in sorted(held, key=lambda each: each.entity_id):
+        digest.update(f" {each.entity_id}={each.reason}{sorted(each.blocked_by.items())}".encode())
     return digest.hexdigest()

@@ -356,3 +356,12 @@ def test_ledger_rows_are_never_updated_for_other_runs(run: Run, new_wire: Any) -
     assert list(TestEntity.objects.filter(run=other.run).values()) == before
     assert TestEntity.objects.exclude(tombstone=0).exclude(tombstone=F("pk")).count() == 0
     assert connection.alias == "default"
+
+
+def test_an_entry_whose_key_is_of_another_kind_than_the_models_stays(run: Run) -> None:
+    first, second = run.make("author"), run.make("author")
+    TestEntity.objects.of_model(models.Author).update(key_uuid=None)
+    outcome = run.purge()
+    assert {each["reason"] for each in outcome.receipt["quarantined"]} >= {"not_the_row_we_made"}
+    assert set(models.Author.objects.values_list("pk", flat=True)) == {first.pk, second.pk}
+    assert outcome.receipt["alreadyGone"] == {}

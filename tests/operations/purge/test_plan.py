@@ -97,3 +97,10 @@ def test_a_part_of_a_run_can_be_planned(run: Run) -> None:
     assert dict(plan.removable) == {"voucher": 1}
     held = make_plan(run.run, [run.entry(book).pk]).held
     assert not held or held[0].reason == "referenced"
+
+
+def test_a_row_that_went_changes_the_digest(run: Run) -> None:
+    voucher = run.make("voucher")
+    plan = make_plan(run.run)
+    models.Voucher.objects.filter(pk=voucher.pk).delete()
+    assert make_plan(run.run).digest != plan.digest
