@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.apps import AppConfig, apps
@@ -26,7 +26,7 @@ Messages = Iterator[CheckMessage]
 
 @register(Tags.compatibility)
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E004, W001: the settings by themselves."""
+    """E001 to E005: the settings by themselves."""
     if not isinstance(getattr(django_settings, NAME, {}), dict):
         return [Error(f"{NAME} is not a dict.", hint=f"{NAME} = {{'ENABLED': …}}", id="stagehand.E001")]
     return [*_unknown_or_mistyped(), *_gate(), *_labels()]
@@ -34,7 +34,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
 
 @register(Tags.models)
 def check_registry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E010 to E014: the registrations. Factories are imported only where the gate can open."""
+    """E010 to E013, W014: the registrations. Factories are imported only where the gate can open."""
     if settings.ENABLED is False:
         return list(_paths_only())
     registry = load_registry()
@@ -79,10 +79,11 @@ def _gate() -> Messages:
 
 
 def _labels() -> Messages:
-    for label in settings.REFERENCE_MODELS:
+    labels = settings.REFERENCE_MODELS
+    for label in labels if isinstance(labels, list | tuple) else ():
         try:
             apps.get_model(label)
-        except (LookupError, ValueError):
+        except (LookupError, ValueError, AttributeError):
             yield Error(
                 f"REFERENCE_MODELS names {label!r}, and no such model is installed.",
                 hint="Write 'app_label.ModelName'.",
@@ -92,8 +93,9 @@ def _labels() -> Messages:
 
 def _paths_only() -> Messages:
     """With the gate shut for good nothing is imported: only whether the module is there."""
-    for name, value in settings.ENTITY_TYPES.items():
-        target = value.get("factory") if isinstance(value, dict) else value
+    types = settings.ENTITY_TYPES
+    for name, value in types.items() if isinstance(types, Mapping) else ():
+        target = value.get("factory") if isinstance(value, Mapping) else value
         if isinstance(target, str) and not _module_exists(target.rpartition(".")[0]):
             yield _unknown_path(f"Entity type '{name}': cannot import {target!r}.")
 

@@ -52,7 +52,8 @@ class Settings:
     EMAIL_DOMAINS = Setting[Sequence[str]]((), list, tuple)
     ENTITY_TYPES = Setting[Mapping[str, Any]]({}, Mapping)
     REFERENCE_MODELS = Setting[Sequence[str]]((), list, tuple)
-    DERIVED_TABLES = Setting[Sequence[str]]((), list, tuple)
+    #: Wagtail's search index is filled with raw SQL on PostgreSQL, and cleared with its pages.
+    DERIVED_TABLES = Setting[Sequence[str]](("wagtailsearch_indexentry",), list, tuple)
     MAX_BODY_BYTES = Setting(1024 * 1024)
     MAX_BODY_DEPTH = Setting(20)
     MAX_ROWS_PER_CALL = Setting(1000)

@@ -7,7 +7,8 @@ written, and a row is ours only while enough of them still match:
 
 ``all``
     Columns that nobody edits: a creation time, a uuid given by default. Every one must match.
-    Where a model has none of these but only pointers and numbers, its pointers (else everything).
+    Where a row has none of these but only pointers and numbers, its pointers (else its numbers, else its
+    texts, however little they say).
 ``half``
     For models with no such column: the texts and unique columns. At least half must match, so that an
     ordinary edit of a title survives and a stranger under the same key does not.
@@ -22,9 +23,10 @@ import decimal
 import hashlib
 import uuid
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
+from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
@@ -58,7 +60,7 @@ class Columns(NamedTuple):
         return iter((*self.fixed, *self.telling, *self.pointers, *self.numbers))
 
 
-@lru_cache(maxsize=None)
+@cache
 def columns(model: type[models.Model]) -> Columns:
     """The columns of `model`'s own table that a fingerprint may use."""
     fixed, telling, pointers, numbers = [], [], [], []
@@ -88,7 +90,11 @@ def take(model: type[models.Model], values: Mapping[str, Any]) -> Fingerprint:
     telling = _digests([field for field in kinds.telling if _tells(field, values.get(field.attname))], values)
     if telling:
         return {"half": telling}
-    return {"all": _digests(kinds.pointers, values) or _digests(kinds.numbers, values)}
+    return {
+        "all": _digests(kinds.pointers, values)
+        or _digests(kinds.numbers, values)
+        or _digests(kinds.telling, values)
+    }
 
 
 def matches(fingerprint: Fingerprint, model: type[models.Model], values: Mapping[str, Any]) -> bool:
@@ -146,6 +152,13 @@ def _digest(field: models.Field[Any, Any], value: Any) -> str | None:
     return None if text is None else hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()
 
 
+def _aware(value: dt.datetime) -> dt.datetime:
+    if timezone.is_aware(value):
+        return value
+    # Django saves a naive time as one of the host's own zone, where the host has zones at all.
+    return value.replace(tzinfo=timezone.get_default_timezone() if settings.USE_TZ else dt.UTC)
+
+
 def _canonical(field: Any, value: Any) -> str | None:
     try:
         value = field.to_python(value)
@@ -153,8 +166,7 @@ def _canonical(field: Any, value: Any) -> str | None:
         return None
     match value:
         case dt.datetime():
-            aware = value if timezone.is_aware(value) else value.replace(tzinfo=dt.UTC)
-            return aware.astimezone(dt.UTC).isoformat(timespec="microseconds")
+            return _aware(value).astimezone(dt.UTC).isoformat(timespec="microseconds")
         case decimal.Decimal():
             places = getattr(field, "decimal_places", None)
             return str(value if places is None else value.quantize(decimal.Decimal(1).scaleb(-places)))

@@ -87,7 +87,8 @@ class EntityType:
             model = options.get_model_class()  # type: ignore[union-attr]
         if not (isinstance(model, type) and issubclass(model, models.Model)) or not hasattr(found, "create"):
             raise ConfigurationError(
-                f"Entity type '{self.name}': {self.factory!r} is not a factory_boy DjangoModelFactory with a model."
+                f"Entity type '{self.name}': {self.factory!r} is not a factory_boy DjangoModelFactory"
+                " with a model."
             )
         if options.abstract or model._meta.abstract:  # type: ignore[union-attr]
             raise ConfigurationError(f"Entity type '{self.name}': {self.factory!r} is abstract.")
@@ -137,18 +138,23 @@ class WireOperation:
 class Catalogue(Generic[Entry]):
     """Registrations of one kind, by name, in the order in which they came."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, entry_class: type[Entry]) -> None:
         self.kind = kind
+        self.entry_class = entry_class
         self._entries: dict[str, Entry] = {}
 
     def add(self, entry: Entry) -> None:
-        """Register `entry`; raises and changes nothing where its name is bad or taken."""
-        if not _NAME.fullmatch(entry.name):
-            raise ConfigurationError(
-                f"{entry.name!r} cannot name {self.kind}: letters, digits, '_', '-' and '.', a letter first."
-            )
-        if entry.name in self._entries:
-            raise DuplicateName(f"Two registrations of {self.kind} are called '{entry.name}'.")
+        """Register `entry`; raises and changes nothing where it is none, or its name is bad or taken."""
+        if not isinstance(entry, self.entry_class):
+            raise ConfigurationError(f"{entry!r} is not {self.kind}: write {self.entry_class.__name__}(…).")
+        taken = {name for each in self for name in _names(each)}
+        for name in _names(entry):
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise ConfigurationError(
+                    f"{name!r} cannot name {self.kind}: letters, digits, '_', '-' and '.', a letter first."
+                )
+            if name in taken:
+                raise DuplicateName(f"Two registrations of {self.kind} are called '{name}'.")
         self._entries[entry.name] = entry
 
     def get(self, name: str) -> Entry | None:
@@ -167,19 +173,26 @@ class Catalogue(Generic[Entry]):
         return f"<{self.kind}: {', '.join(self._entries) or 'none'}>"
 
 
+def _names(entry: Named) -> set[Any]:
+    """What it is called: an entity type by its plural too."""
+    plural = getattr(entry, "plural", None)
+    return {entry.name} if plural is None else {entry.name, plural}
+
+
 class Registry:
     """Everything that is registered; what could not be is under `problems`."""
 
     def __init__(self) -> None:
-        self.entity_types: Catalogue[EntityType] = Catalogue("an entity type")
-        self.scenarios: Catalogue[Scenario] = Catalogue("a scenario")
-        self.operations: Catalogue[WireOperation] = Catalogue("an operation")
+        self.entity_types: Catalogue[EntityType] = Catalogue("an entity type", EntityType)
+        self.scenarios: Catalogue[Scenario] = Catalogue("a scenario", Scenario)
+        self.operations: Catalogue[WireOperation] = Catalogue("an operation", WireOperation)
         self.problems: list[ConfigurationError] = []
 
     def __repr__(self) -> str:
         return f"<Registry {self.entity_types!r} {self.scenarios!r} {self.operations!r}>"
 
     def add_all(self, catalogue: Catalogue[Any], entries: Iterable[Any]) -> None:
+        """Register each; what cannot be is taken down as a problem, and the next one follows."""
         for entry in entries:
             try:
                 catalogue.add(entry)
@@ -201,6 +214,8 @@ def resolve(target: str | Callable[..., Any]) -> Callable[..., Any]:
         found: Callable[..., Any] = import_string(target)
     except ImportError as error:
         raise ConfigurationError(f"Cannot import {target!r} ({error}).") from error
+    if not callable(found):
+        raise ConfigurationError(f"{target!r} is not a function or a class.")
     return found
 
 
@@ -225,13 +240,19 @@ def load_registry() -> Registry:
         except Exception as error:  # noqa: BLE001 - the host's module; its URLs must load all the same
             registry.problems.append(ConfigurationError(f"Cannot import {config.name}.testdata ({error!r})."))
             continue
-        registry.add_all(registry.entity_types, getattr(module, "entity_types", ()))
-        registry.add_all(registry.scenarios, getattr(module, "scenarios", ()))
-        registry.add_all(registry.operations, getattr(module, "operations", ()))
+        for name in ("entity_types", "scenarios", "operations"):
+            entries = getattr(module, name, ())
+            if isinstance(entries, Iterable):
+                registry.add_all(getattr(registry, name), entries)
+            else:
+                registry.problems.append(ConfigurationError(f"{config.name}.testdata.{name} is not a list."))
     return registry
 
 
 def _from_settings(registry: Registry) -> Iterator[EntityType]:
+    if not isinstance(settings.ENTITY_TYPES, Mapping):
+        registry.problems.append(ConfigurationError("ENTITY_TYPES is not a dict."))
+        return
     for name, value in settings.ENTITY_TYPES.items():
         options = dict(value) if isinstance(value, Mapping) else {"factory": value}
         try:

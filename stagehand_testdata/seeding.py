@@ -48,8 +48,8 @@ def drawing_from(source: random.Random) -> Iterator[None]:
 class DelegatingRandom(random.Random):
     """Draws from the generator of the field being made; outside a creating call, from `fallback`.
 
-    factory_boy and Faker each keep one process-wide generator. Reseeding it mixes threads up; standing in
-    its place and delegating does not, and leaves the host's own use of it as it was.
+    factory_boy and Faker each keep one process-wide generator. Reseeding it mixes threads up; delegating
+    does not, and leaves the host's own use of it as it was.
     """
 
     def __init__(self, fallback: random.Random) -> None:
@@ -79,3 +79,15 @@ class DelegatingRandom(random.Random):
 
     def setstate(self, state: tuple[Any, ...]) -> None:
         self.fallback.setstate(state)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.fallback,)
+
+
+def delegate(shared: random.Random) -> None:
+    """Make a DelegatingRandom of this very generator: the host's own Fakers hold on to it already."""
+    if type(shared) is random.Random:
+        fallback = random.Random()  # noqa: S311 - it goes on where the shared one stands
+        fallback.setstate(shared.getstate())
+        shared.fallback = fallback  # type: ignore[attr-defined]
+        shared.__class__ = DelegatingRandom

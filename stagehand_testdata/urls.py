@@ -21,7 +21,7 @@ from .registry import load_registry
 app_name = "stagehand_testdata"
 
 
-def _routes() -> Iterator[tuple[str, type[Any], dict[str, str], str]]:
+def _routes() -> Iterator[tuple[str, type[Any], dict[str, Any], str]]:
     yield "verify-access", OperationViewSet, {"post": "verify_access"}, "verify-access"
     yield "cleanup", OperationViewSet, {"post": "cleanup"}, "cleanup"
     yield "batch", OperationViewSet, {"post": "batch"}, "batch"
@@ -49,8 +49,8 @@ def _patterns() -> Iterator[URLPattern]:
         yield path("schema/", SchemaView.as_view())
         yield path("docs", DocsView.as_view(), name="docs")
         yield path("docs/", DocsView.as_view())
-    unknown = dict.fromkeys(("get", "post", "patch", "delete"), "unknown")
-    yield re_path(r"^(?P<operation>.*)$", OperationViewSet.as_view(unknown, schema=None))
+    unknown: dict[str, Any] = dict.fromkeys(("get", "post", "patch", "delete"), "unknown")
+    yield re_path(r"^(?P<operation>[\s\S]*)$", OperationViewSet.as_view(unknown, schema=None))
 
 
 urlpatterns = list(_patterns())

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
+from rest_framework.response import Response
 
 from . import errors, openapi
 from .authentication import authenticate
+from .views import NoNegotiation
 
 
 class Gated:
@@ -17,10 +20,20 @@ class Gated:
     authentication_classes = ()
     permission_classes = ()
     throttle_classes = ()
+    content_negotiation_class = NoNegotiation
+    http_method_names = ["get", "head"]
+
+    request: Request
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         authenticate(request, cleaning=False)
         super().initial(request, *args, **kwargs)  # type: ignore[misc]
+
+    def handle_exception(self, exc: Exception) -> Response:
+        self.request.accepted_renderer = JSONRenderer()
+        self.request.accepted_media_type = JSONRenderer.media_type
+        response: Response = super().handle_exception(exc)  # type: ignore[misc]
+        return response
 
     def get_exception_handler(self) -> Any:
         return errors.handle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from django.db import models
@@ -39,9 +40,7 @@ class _Builder(serializers.ModelSerializer[models.Model]):
 
 def fields_serializer(entity_type: EntityType) -> type[StrictSerializer]:
     """A strict serializer of what a client may set on this type; nothing is required."""
-    fields = {
-        name: _serializer_field(column, name) for name, column in settable_fields(entity_type).items()
-    }
+    fields = {name: _serializer_field(column, name) for name, column in settable_fields(entity_type).items()}
     name = f"{entity_type.name.title()}Fields"
     return type(name, (StrictSerializer,), {"get_fields": lambda self: dict(fields)})
 
@@ -52,9 +51,7 @@ def describe(entity_type: EntityType) -> dict[str, Any]:
         "name": entity_type.name,
         "model": entity_type.model._meta.label,
         "plural": entity_type.plural,
-        "fields": [
-            _describe_field(name, column) for name, column in settable_fields(entity_type).items()
-        ],
+        "fields": [_describe_field(name, column) for name, column in settable_fields(entity_type).items()],
     }
 
 
@@ -71,27 +68,38 @@ def _describe_field(name: str, column: models.Field[Any, Any] | None) -> dict[st
         choices = [value for value, _ in column.flatchoices]
         return {**shown, "type": "choice", "example": choices[0] if choices else None, "choices": choices}
     kind, example = next(
-        (kind, example) for base, kind, example in (*_JSON_TYPES, (object, "any", None)) if isinstance(field, base)
+        (kind, example)
+        for base, kind, example in (*_JSON_TYPES, (object, "any", None))
+        if isinstance(field, base)
     )
-    shown |= {"type": kind, "example": _own_example(column, kind, example)}
+    shown |= {"type": kind, "example": _own_example(column, field, kind, example)}
     if column.max_length:
         shown["maxLength"] = column.max_length
     return shown
 
 
-def _own_example(column: models.Field[Any, Any], kind: str, example: Any) -> Any:
+def _own_example(
+    column: models.Field[Any, Any], field: serializers.Field[Any, Any, Any, Any], kind: str, example: Any
+) -> Any:
     if kind == "json" and column.has_default():
         return column.get_default()
     if kind == "string" and isinstance(column, models.SlugField):
         return "some-text"
+    least = getattr(field, "min_value", None)
+    if least is not None and Decimal(example) < least:
+        return str(least) if kind == "decimal" else least
     return example[: column.max_length] if isinstance(example, str) and column.max_length else example
 
 
-def _serializer_field(column: models.Field[Any, Any] | None, name: str) -> serializers.Field[Any, Any, Any, Any]:
+def _serializer_field(
+    column: models.Field[Any, Any] | None, name: str
+) -> serializers.Field[Any, Any, Any, Any]:
     if column is None:
         return serializers.JSONField(required=False, allow_null=True)
     if column.is_relation:
-        return serializers.JSONField(required=False, allow_null=column.null, help_text="The id of a row of the run.")
+        return serializers.JSONField(
+            required=False, allow_null=column.null, help_text="The id of a row of the run."
+        )
     field_class, options = _Builder().build_standard_field(name, column)
     kept: Mapping[str, Any] = {
         key: value

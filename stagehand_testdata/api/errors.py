@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -36,9 +37,7 @@ _FRAMEWORK_CODES = {
     403: "not_allowed",
     404: "not_found",
     405: "method_not_allowed",
-    406: "not_acceptable",
     413: "body_too_large",
-    415: "unsupported_media_type",
     429: "throttled",
 }
 
@@ -54,7 +53,8 @@ def handle(error: Exception, context: Mapping[str, Any]) -> Response:
             details = flatten(error.detail)
             return _answer(400, "invalid_body", summary(details), details)
         case drf.APIException():
-            headers = {"WWW-Authenticate": error.auth_header} if hasattr(error, "auth_header") else {}
+            wait = getattr(error, "wait", None)
+            headers = {} if wait is None else {"Retry-After": str(math.ceil(wait))}
             code = _FRAMEWORK_CODES.get(error.status_code, "error")
             return _answer(error.status_code, code, str(error.detail), headers=headers)
         case Http404():

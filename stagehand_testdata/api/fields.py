@@ -48,10 +48,12 @@ class Amount(serializers.DecimalField):
     """An amount of money: a number in JSON, a decimal here."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"max_digits": 10, "decimal_places": 2, "min_value": 0, "coerce_to_string": False, **kwargs})
+        super().__init__(
+            **{"max_digits": 10, "decimal_places": 2, "min_value": 0, "coerce_to_string": False, **kwargs}
+        )
 
     def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, bool):
+        if isinstance(data, bool) or not isinstance(data, int | float):
             self.fail("invalid")
         return super().to_internal_value(data)
 

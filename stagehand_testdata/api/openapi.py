@@ -8,13 +8,21 @@ from typing import Any, TypeVar
 from django.apps import apps
 
 from .. import __version__
-from .serializers import ErrorSerializer
+from .fields import Identifier
+from .serializers import BatchSerializer, ErrorSerializer, ScenarioAnswerSerializer, StrictSerializer
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 try:
+    from drf_spectacular.extensions import OpenApiSerializerExtension, OpenApiSerializerFieldExtension
     from drf_spectacular.openapi import AutoSchema
-    from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+    from drf_spectacular.settings import spectacular_settings
+    from drf_spectacular.utils import (
+        OpenApiParameter,
+        OpenApiResponse,
+        PolymorphicProxySerializer,
+        extend_schema,
+    )
 except ImportError:  # the extra is not installed
     AutoSchema = object  # type: ignore[assignment, misc]
     HAVE_SPECTACULAR = False
@@ -39,6 +47,8 @@ _ERRORS = {
     403: "The gate is closed, or the key may not do that.",
     404: "No such run, row or name.",
     409: "The run is closed, or a value is taken.",
+    413: "The body is larger than the host takes.",
+    503: "The database is unavailable; nothing was done.",
 }
 
 
@@ -67,6 +77,70 @@ class ViewSchema(AutoSchema):
         ]
 
 
+if HAVE_SPECTACULAR:
+
+    class StrictBody(OpenApiSerializerExtension):
+        """A body that names an unknown field is refused."""
+
+        target_class = StrictSerializer
+        match_subclasses = True
+
+        def map_serializer(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+            shape: dict[str, Any] = auto_schema._map_serializer(
+                self.target, direction, bypass_extensions=True
+            )
+            return {**shape, "additionalProperties": False}
+
+    class BatchCounts(OpenApiSerializerExtension):
+        """Besides what every operation takes, any entity type and how many of it."""
+
+        target_class = BatchSerializer
+        priority = 1
+
+        def map_serializer(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+            shape: dict[str, Any] = auto_schema._map_serializer(
+                self.target, direction, bypass_extensions=True
+            )
+            counts = [{"type": "integer", "minimum": 0}, {"type": "boolean", "enum": [True]}]
+            return {**shape, "additionalProperties": {"oneOf": counts}}
+
+    class OpenAnswer(OpenApiSerializerExtension):
+        """A scenario may say more of itself."""
+
+        target_class = ScenarioAnswerSerializer
+
+        def map_serializer(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+            shape: dict[str, Any] = auto_schema._map_serializer(
+                self.target, direction, bypass_extensions=True
+            )
+            return {**shape, "additionalProperties": {}}
+
+    class TextOrNumber(OpenApiSerializerFieldExtension):
+        """An id is taken as a text or as a whole number."""
+
+        target_class = Identifier
+
+        def map_serializer_field(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+            text = auto_schema._map_serializer_field(self.target, direction, bypass_extensions=True)
+            return {"oneOf": [text, {"type": "integer"}]}
+
+
+def nullable(shape: dict[str, Any]) -> dict[str, Any]:
+    """The shape or null, in the words of the OpenAPI version that is written."""
+    if HAVE_SPECTACULAR and spectacular_settings.OAS_VERSION.startswith("3.1"):
+        return {**shape, "type": [shape["type"], "null"]}
+    return {**shape, "nullable": True}
+
+
+def one_or_many(name: str, serializer: Any) -> Any:
+    """An answer that is one or an array."""
+    if not HAVE_SPECTACULAR:
+        return serializer
+    return PolymorphicProxySerializer(
+        name, [serializer, serializer(many=True)], resource_type_field_name=None, many=False
+    )
+
+
 def describe(
     operation_id: str,
     *,
@@ -79,8 +153,10 @@ def describe(
     """What the schema says of one action; nothing where there is no schema."""
     if not HAVE_SPECTACULAR:
         return lambda action: action
+    anywhere = (503,) if request is None else (413, 503)
     responses = {
-        status: OpenApiResponse(ErrorSerializer, description=_ERRORS[status]) for status in errors
+        status: OpenApiResponse(ErrorSerializer, description=_ERRORS[status])
+        for status in (*errors, *anywhere)
     } | answers
     decorate: Callable[[F], F] = extend_schema(
         operation_id=operation_id,
@@ -96,4 +172,3 @@ def only_ours(endpoints: list[Any], **kwargs: Any) -> list[Any]:
     """A preprocessing hook: of all the host's endpoints, this app's."""
     package = __package__.partition(".")[0]
     return [each for each in endpoints if each[3].cls.__module__.partition(".")[0] == package]
-

@@ -13,8 +13,10 @@ from ..operations import runs
 from ..seeding import SEED_LIMIT
 from .fields import AlwaysTrue, Flag, Identifier, Number, Text, Whole
 
-#: The year 2100 in milliseconds; ten years in minutes. Beyond, a number is a mistake.
+#: The year 2100 in milliseconds; ten years and a twentieth of a millisecond in minutes. Beyond, a number is
+#: a mistake, and the databases' clocks do not tell it from nothing.
 _LATEST_MS = 4_102_444_800_000
+_SHORTEST_MINUTES = 1e-6
 _LONGEST_MINUTES = 10 * 366 * 24 * 60
 
 
@@ -37,14 +39,17 @@ class FrameSerializer(StrictSerializer):
     createdAt = Text(required=False, max_length=64, help_text="Ignored.")
     includeDependencies = Flag(required=False, help_text="Ignored.")
     testCreationTime = Number(
-        required=False, min_value=0, max_value=_LATEST_MS, help_text="ms since 1970; can only make it stricter."
+        required=False,
+        min_value=0,
+        max_value=_LATEST_MS,
+        help_text="ms since 1970; can only make it stricter.",
     )
     maxAgeMinutes = Number(required=False, max_value=_LONGEST_MINUTES, help_text="Minutes, cut to the cap.")
     buildId = Identifier(required=False, max_length=128)
     scope = serializers.ChoiceField(choices=TestRun.Scope.choices, required=False)
 
     def validate_maxAgeMinutes(self, value: float) -> float:
-        if value <= 0:
+        if value < _SHORTEST_MINUTES:
             raise serializers.ValidationError("Ensure this value is greater than 0.")
         return value
 
@@ -61,6 +66,10 @@ class VerifyAccessSerializer(FrameSerializer):
         return value
 
 
+class BatchSerializer(FrameSerializer):
+    """Every other name is an entity type's; see `scenarios.batch_order`."""
+
+
 class ListedSerializer(StrictSerializer):
     type = Text(max_length=128)
     id = Identifier()
@@ -71,11 +80,8 @@ class CleanupSerializer(FrameSerializer):
     createdData = ListedSerializer(many=True, required=False, max_length=10_000)
 
 
-class RenewSerializer(StrictSerializer):
-    maxAgeMinutes = Number(required=False, max_value=_LONGEST_MINUTES)
+class RenewSerializer(FrameSerializer):
     label = Text(required=False, allow_blank=True, max_length=200)
-
-    validate_maxAgeMinutes = FrameSerializer.validate_maxAgeMinutes
 
 
 class CreateEntitiesSerializer(FrameSerializer):
@@ -201,7 +207,9 @@ class ErrorSerializer(serializers.Serializer[Any]):
     error = serializers.CharField()
     message = serializers.CharField()
     code = serializers.CharField()
-    details = serializers.DictField(child=serializers.ListField(child=serializers.CharField()), required=False)
+    details = serializers.DictField(
+        child=serializers.ListField(child=serializers.CharField()), required=False
+    )
 
 
 class ResidueSerializer(ReceiptSerializer):

@@ -23,6 +23,7 @@ from ..exceptions import (
     BodyTooLarge,
     InvalidInput,
     InvalidTestId,
+    NotFound,
     TestIdMismatch,
     TooOld,
     UnknownOperation,
@@ -38,16 +39,21 @@ from .entity_fields import describe, fields_serializer
 from .parsers import StrictJSONParser
 
 _TEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_LENGTH_DIGITS = 20
 _HOUR_MINUTES = 60
 _DAY_MINUTES = 24 * 60
 
 
-class JSONOnly(BaseContentNegotiation):
-    """Whatever a client says it accepts, it is answered in JSON."""
+class NoNegotiation(BaseContentNegotiation):
+    """Whatever a client says it accepts, it is answered in the view's one format."""
 
-    def select_parser(self, request: Request, parsers: Any) -> BaseParser | None:
+    def select_parser(self, request: Request, parsers: Any) -> BaseParser:
         kind = request.content_type.partition(";")[0].strip().lower()
-        return next((parser for parser in parsers if parser.media_type == kind), None)
+        for parser in parsers:
+            if parser.media_type == kind:
+                found: BaseParser = parser
+                return found
+        raise InvalidInput("The request body must be sent as application/json.")
 
     def select_renderer(
         self, request: Request, renderers: Any, format_suffix: str | None = None
@@ -59,6 +65,14 @@ class Pages(PageNumberPagination):
     page_size = 50
     page_size_query_param = "pageSize"
     max_page_size = 500
+
+    def get_paginated_response_schema(self, schema: Any) -> dict[str, Any]:
+        link = openapi.nullable({"type": "string", "format": "uri"})
+        return {
+            "type": "object",
+            "required": ["count", "next", "previous", "results"],
+            "properties": {"count": {"type": "integer"}, "next": link, "previous": link, "results": schema},
+        }
 
 
 class TestDataViewSet(ViewSet):
@@ -72,7 +86,7 @@ class TestDataViewSet(ViewSet):
     throttle_classes = ()
     parser_classes = (StrictJSONParser,)
     renderer_classes = (JSONRenderer,)
-    content_negotiation_class = JSONOnly
+    content_negotiation_class = NoNegotiation
     http_method_names = ["get", "post", "patch", "delete", "head"]
     schema = openapi.ViewSchema() if openapi.HAVE_SPECTACULAR else None  # type: ignore[assignment]
 
@@ -99,24 +113,33 @@ class TestDataViewSet(ViewSet):
         return str(test_id)
 
     def sent(self) -> dict[str, Any]:
-        """The body as it was sent; a test id in it must be the header's.
+        """The body as it was sent; a test id in it must be the header's, or the path's.
 
         Raises BodyTooLarge, InvalidInput, TestIdMismatch.
         """
         length = self.request.META.get("CONTENT_LENGTH") or "0"
-        if not length.isdecimal() or int(length) == 0:
+        if not length.isdecimal() or not length.strip("0"):
             raise InvalidInput("The request has no body: send a JSON object, {} at least.")
-        if int(length) > settings.MAX_BODY_BYTES:
-            raise BodyTooLarge(f"The request body is larger than {settings.MAX_BODY_BYTES} bytes (MAX_BODY_BYTES).")
+        if len(length) > _LENGTH_DIGITS or int(length) > settings.MAX_BODY_BYTES:
+            raise BodyTooLarge(
+                f"The request body is larger than {settings.MAX_BODY_BYTES} bytes (MAX_BODY_BYTES)."
+            )
         data: dict[str, Any] = self.request.data
-        header = self.request.META.get("HTTP_X_TEST_ID")
-        if header is not None and data.get("testId", header) != header:
+        named = self.request.META.get("HTTP_X_TEST_ID", self.kwargs.get("testId"))
+        if named is not None and data.get("testId", named) != named:
             raise TestIdMismatch
         return data
 
     def body(self, serializer: type[BaseSerializer[Any]]) -> dict[str, Any]:
         """The body as `serializer` reads it; raises as `sent`, and where the serializer refuses it."""
         return _read(serializer, self.sent())
+
+    def frame_and_rest(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What every operation takes, as its serializer reads it, and whatever else was sent."""
+        sent = self.sent()
+        frame = serializers.FrameSerializer().fields
+        rest = {name: value for name, value in sent.items() if name not in frame}
+        return _read(serializers.FrameSerializer, {name: sent[name] for name in sent if name in frame}), rest
 
     def create_in_run(self, work: Any, data: dict[str, Any], *, test_id: str) -> Any:
         """Run a creating operation in the frame: age first, then all or nothing."""
@@ -185,7 +208,7 @@ class OperationViewSet(TestDataViewSet):
 
     @openapi.describe(
         "batch",
-        request={"application/json": {"type": "object", "additionalProperties": {"type": ["integer", "boolean"]}}},
+        request=serializers.BatchSerializer,
         answers={201: serializers.BatchAnswerSerializer},
         errors=(400, 401, 403, 404, 409),
         summary="Many rows at once, all or nothing",
@@ -193,10 +216,8 @@ class OperationViewSet(TestDataViewSet):
     )
     def batch(self, request: Request) -> Response:
         test_id = self.test_id()
-        sent = self.sent()
-        frame = serializers.FrameSerializer().fields
-        data = _read(serializers.FrameSerializer, {name: sent[name] for name in sent if name in frame})
-        order = scenarios.batch_order({name: sent[name] for name in sent if name not in frame})
+        data, counts = self.frame_and_rest()
+        order = scenarios.batch_order(counts)
         answer = self.create_in_run(lambda call: scenarios.run_batch(call, order), data, test_id=test_id)
         return Response(answer, status=201)
 
@@ -213,6 +234,9 @@ class OperationViewSet(TestDataViewSet):
 
     def unknown(self, request: Request, **kwargs: Any) -> Response:
         self.test_id()
+        if request.method == "POST":
+            data, _ = self.frame_and_rest()
+            _refuse_old(data)
         raise UnknownOperation
 
 
@@ -236,6 +260,8 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         test_id = self.kwargs["testId"]
         if self.request.META.get("HTTP_X_TEST_ID", test_id) != test_id:
             raise TestIdMismatch("The X-Test-ID header is not the test ID of the path.")
+        if not _TEST_ID.fullmatch(test_id):
+            raise NotFound
         return runs.find(test_id, self.owner, deleted=deleted)
 
     @openapi.describe(
@@ -288,6 +314,8 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
             for name in ("type", "state", "origin")
             if name in request.query_params
         }
+        if any("\0" in text for text in wanted.values()):
+            raise InvalidInput("The query holds a NUL character.")
         page = self.paginate_queryset(run.entities.filter(**wanted).order_by("ordinal"))  # type: ignore[arg-type]
         return self.get_paginated_response(serializers.EntrySerializer(page, many=True).data)
 
@@ -321,7 +349,7 @@ class EntityViewSet(TestDataViewSet):
     @openapi.describe(
         "create_entities",
         request=serializers.CreateEntitiesSerializer,
-        answers={201: serializers.EntitySerializer},
+        answers={201: openapi.one_or_many("EntityOrEntities", serializers.EntitySerializer)},
         errors=(400, 401, 403, 404, 409),
         summary="One row of any registered factory, or an array of as many as `count` says",
     )
@@ -385,4 +413,3 @@ def _refuse_old(data: dict[str, Any]) -> None:
     minutes = min(data.get("maxAgeMinutes") or _HOUR_MINUTES, _DAY_MINUTES)
     if time.time() * 1000 - created > minutes * 60 * 1000:
         raise TooOld
-

@@ -28,7 +28,7 @@ class Database:
         if self.share_suffix is None:
             return self.read_exclusive(rows)
         locked = rows.using(self.alias).all()
-        query = locked.query.chain(klass=ShareLockQuery)
+        query: Any = locked.query.chain(klass=ShareLockQuery)
         query.share_suffix = self.share_suffix.format(
             table=self.connection.ops.quote_name(rows.model._meta.db_table)
         )
@@ -36,9 +36,17 @@ class Database:
         return list(locked)
 
     def read_exclusive(self, rows: QuerySet[M]) -> list[M]:
-        """The rows, locked until the transaction ends against everybody."""
+        """The rows, locked until the transaction ends against everybody, as they are once they are locked."""
         of = ("self",) if self.connection.features.has_select_for_update_of else ()
-        return list(rows.using(self.alias).select_for_update(of=of))
+        # A statement sees what was committed when it began. One that had to wait for its lock would count
+        # without the entries that it waited for: so the lock comes first, and the look after it.
+        if not rows.using(self.alias).select_for_update(of=of).values_list("pk"):
+            return []
+        return list(rows.using(self.alias))
+
+    def is_index(self, model: type[Model]) -> bool:
+        """Whether the model's table only mirrors others, kept in step by the database itself."""
+        return False
 
     def surface_broken_references(self) -> None:
         """Raise IntegrityError now where the commit would, if the database can say so cheaply."""
@@ -58,7 +66,7 @@ class ShareLockQuery(Query):
     share_suffix = ""
 
     def get_compiler(self, *args: Any, **kwargs: Any) -> SQLCompiler:
-        compiler = super().get_compiler(*args, **kwargs)
+        compiler: SQLCompiler = super().get_compiler(*args, **kwargs)
         plain = compiler.as_sql
 
         def as_sql(*args: Any, **kwargs: Any) -> Any:
@@ -77,5 +85,9 @@ class JoinedText(Aggregate):
 
     def as_postgresql(self, compiler: SQLCompiler, connection: Any, **extra: Any) -> Any:
         return self.as_sql(
-            compiler, connection, function="STRING_AGG", template="%(function)s(%(expressions)s, ',')", **extra
+            compiler,
+            connection,
+            function="STRING_AGG",
+            template="%(function)s(%(expressions)s, ',')",
+            **extra,
         )

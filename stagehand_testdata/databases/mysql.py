@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import Model
 
@@ -16,7 +18,7 @@ class MySQL(Database):
     ) -> None:
         quote = editor.connection.ops.quote_name
         for name in fields:
-            column = model._meta.get_field(name)
+            column: Any = model._meta.get_field(name)
             kind = column.db_type(editor.connection)
             editor.execute(
                 f"ALTER TABLE {quote(model._meta.db_table)} MODIFY {quote(column.column)} {kind}"

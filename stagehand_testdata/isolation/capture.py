@@ -8,7 +8,9 @@ block each connection answers with a compiler that also takes notes: on this thr
 until the block ends.
 
 An execute wrapper (Django's documented hook) sees every statement. An INSERT that did not pass by the
-compiler is raw SQL: nobody can tell its rows, so the block fails and the transaction takes them back.
+compiler is raw SQL: nobody can tell its rows, so the block fails and the transaction takes them back. It
+sees savepoints too: what is rolled back to one was not made. `COPY` goes through methods of the driver's own,
+past all wrappers: the block's cursors watch those as well.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from django.db import connections, models
@@ -30,10 +34,27 @@ from ..exceptions import UntrackedWrite
 from ..fingerprints import Fingerprint, columns, take
 from ..models import Key
 
+_NOISE = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _RAW_INSERT = re.compile(
-    r"""(?:\b(?:INSERT\s+(?:OR\s+\w+\s+|IGNORE\s+)?INTO|REPLACE\s+INTO|MERGE\s+INTO)|^\s*COPY)\s+["`]?([\w.]+)""",
-    re.IGNORECASE,
+    r"""
+    (?: \b(?:INSERT|REPLACE|MERGE)\s+(?:\w+\s+){0,3}?INTO
+      | \A(?:INSERT|REPLACE)(?:\s+(?:LOW_PRIORITY|HIGH_PRIORITY|DELAYED|IGNORE))*
+      | \ALOAD\s+DATA\b.*\bINTO\s+TABLE
+      | \ACOPY(?=\s+["\w.]+\s*(?:\([^)]*\)\s*)?FROM\b)
+    )
+    \s+ ((?:["`]?\w+["`]?\.)? ["`]?\w+)
+    """,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
+_SAVEPOINT = re.compile(r"(SAVEPOINT|ROLLBACK TO SAVEPOINT) (.+)")
+#: How many objects one question about conflicts is about; SQLite limits how deep it may go.
+_ASKED_AT_ONCE = 100
+#: What makes rows past Django's cursor, in psycopg 3 and 2, and the statement that it comes to.
+_DRIVER_METHODS: dict[str, Callable[..., Any]] = {
+    "copy": lambda statement, *_args, **_kwargs: statement,
+    "copy_expert": lambda sql, *_args, **_kwargs: sql,
+    "copy_from": lambda _file, table, *_args, **_kwargs: f"COPY {table} FROM STDIN",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +75,12 @@ class Recorder:
 
     rows: list[MadeRow] = field(default_factory=list)
     _compiling: bool = False
+    #: How many rows there were at each savepoint, by database and name.
+    _savepoints: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def keys_of(self, model: type[models.Model]) -> list[Any]:
+        """The keys of the rows of this concrete model that were made so far."""
+        return [row.pk for row in self.rows if row.model is model]
 
     def insert(
         self,
@@ -77,7 +104,7 @@ class Recorder:
             wanted.append(pk)
         self._compiling = True
         try:
-            returned = execute(wanted or None)
+            returned = _execute(compiler, execute, wanted)
         finally:
             self._compiling = False
         for position, obj in enumerate(query.objs):
@@ -88,8 +115,7 @@ class Recorder:
         return [row[: len(returning)] for row in returned]
 
     def _note(self, model: type[models.Model], alias: str, obj: Any, returned: dict[Any, Any]) -> None:
-        pk = model._meta.pk
-        value = returned.get(pk, getattr(obj, pk.attname, None))
+        value = _key_value(model, obj, returned)
         try:
             key = Key.of(model, value)
         except ValueError as error:
@@ -99,17 +125,37 @@ class Recorder:
         self.rows.append(MadeRow(model, alias, value, key, take(model, values), obj))
 
     def watch_statement(
-        self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]
+        self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]
     ) -> Any:
         if not self._compiling:
-            for table in _RAW_INSERT.findall(sql):
-                if table.rpartition(".")[2] not in settings.DERIVED_TABLES:
-                    raise UntrackedWrite(
-                        f"Raw SQL inserts into the table '{table}', so its rows cannot be told from real ones."
-                        " Make them through the ORM, or list the table in DERIVED_TABLES where the product"
-                        " itself removes them with the row they derive from."
-                    )
-        return execute(sql, params, many, context)
+            refuse_raw_inserts(sql, context["connection"])
+        result = execute(sql, params, many, context)
+        if isinstance(sql, str) and (savepoint := _SAVEPOINT.fullmatch(sql)):
+            self._mind(context["connection"].alias, *savepoint.groups())
+        return result
+
+    def _mind(self, alias: str, what: str, name: str) -> None:
+        if what == "SAVEPOINT":
+            self._savepoints[alias, name] = len(self.rows)
+            return
+        since = self._savepoints.get((alias, name), 0)
+        self.rows[since:] = [row for row in self.rows[since:] if row.database != alias]
+
+
+def refuse_raw_inserts(sql: Any, connection: BaseDatabaseWrapper) -> None:
+    """Raise UntrackedWrite where the statement makes rows; those of DERIVED_TABLES are let through."""
+    if isinstance(sql, bytes):
+        sql = sql.decode(errors="replace")
+    elif not isinstance(sql, str):  # composed with the driver's own tools
+        sql = sql.as_string(connection.connection)
+    for match in _RAW_INSERT.findall(_NOISE.sub(" ", sql).strip()):
+        table = re.sub(r"""["`]""", "", match).rpartition(".")[2]
+        if table not in settings.DERIVED_TABLES:
+            raise UntrackedWrite(
+                f"Raw SQL inserts into the table '{table}', so its rows cannot be told from real ones."
+                " Make them through the ORM, or list the table in DERIVED_TABLES where the product"
+                " itself removes them with the row they derive from."
+            )
 
 
 @contextmanager
@@ -122,6 +168,7 @@ def recording_inserts() -> Iterator[Recorder]:
     with ExitStack() as stack:
         for connection in connections.all():
             stack.enter_context(_noting_compiler(connection, recorder))
+            stack.enter_context(_watching_cursors(connection))
             stack.enter_context(connection.execute_wrapper(recorder.watch_statement))
         yield recorder
 
@@ -141,20 +188,87 @@ def _noting_compiler(connection: BaseDatabaseWrapper, recorder: Recorder) -> Ite
 
         return NotingInsertCompiler
 
-    nested = "compiler" in vars(connection.ops)
-    connection.ops.compiler = compiler  # type: ignore[method-assign]
+    with _in_place_of(connection.ops, "compiler", compiler):
+        yield
+
+
+@contextmanager
+def _watching_cursors(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    def watching(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def made(cursor: Any) -> Any:
+            wrapper = make(cursor)
+            for name, statement in _DRIVER_METHODS.items():
+                if hasattr(cursor, name):
+                    setattr(wrapper, name, _refusing(getattr(wrapper, name), statement, connection))
+            return wrapper
+
+        return made
+
+    with (
+        _in_place_of(connection, "make_cursor", watching(connection.make_cursor)),
+        _in_place_of(connection, "make_debug_cursor", watching(connection.make_debug_cursor)),
+    ):
+        yield
+
+
+def _refusing(
+    method: Callable[..., Any], statement: Callable[..., Any], connection: BaseDatabaseWrapper
+) -> Callable[..., Any]:
+    def refusing(*args: Any, **kwargs: Any) -> Any:
+        refuse_raw_inserts(statement(*args, **kwargs), connection)
+        return method(*args, **kwargs)
+
+    return refusing
+
+
+@contextmanager
+def _in_place_of(owner: Any, name: str, stand_in: Any) -> Iterator[None]:
+    """Within the block the object, not its class, answers with `stand_in` under that name."""
+    nested = name in vars(owner)
+    plain = getattr(owner, name)
+    setattr(owner, name, stand_in)
     try:
         yield
     finally:
         if nested:
-            connection.ops.compiler = plain  # type: ignore[method-assign]
+            setattr(owner, name, plain)
         else:
-            del connection.ops.compiler
+            delattr(owner, name)
+
+
+def _execute(
+    compiler: SQLInsertCompiler,
+    execute: Callable[[Sequence[models.Field[Any, Any]] | None], list[tuple[Any, ...]]],
+    wanted: list[models.Field[Any, Any]],
+) -> list[tuple[Any, ...]]:
+    """Run the INSERT; one by one where the database cannot return the columns of several rows."""
+    query = compiler.query
+    together = list(query.objs)
+    if not wanted or len(together) == 1 or compiler.connection.features.can_return_rows_from_bulk_insert:
+        return execute(wanted or None)
+    returned = []
+    for obj in together:
+        query.objs = [obj]
+        returned += execute(wanted)
+    query.objs = together
+    return returned
 
 
 def _unknown(obj: Any, pk: models.Field[Any, Any]) -> bool:
     value = getattr(obj, pk.attname, None)
     return value is None or hasattr(value, "resolve_expression")
+
+
+def _key_value(model: type[models.Model], obj: Any, returned: dict[Any, Any]) -> Any:
+    """The key that the row has now; raises UntrackedWrite where the database did not say."""
+    pk = model._meta.pk
+    parts = pk.fields if isinstance(pk, models.CompositePrimaryKey) else (pk,)
+    values = tuple(returned.get(part, getattr(obj, part.attname, None)) for part in parts)
+    if any(value is None or hasattr(value, "resolve_expression") for value in values):
+        raise UntrackedWrite(
+            f"The database does not say under which key it put a row of {model._meta.label}."
+        )
+    return values if isinstance(pk, models.CompositePrimaryKey) else values[0]
 
 
 def _without_existing(model: type[models.Model], alias: str, objs: Sequence[Any]) -> list[Any]:
@@ -166,19 +280,36 @@ def _without_existing(model: type[models.Model], alias: str, objs: Sequence[Any]
     groups = [tuple(one.fields) for one in model._meta.total_unique_constraints]
     groups += [tuple(group) for group in model._meta.unique_together]
     groups += [(one.name,) for one in model._meta.local_concrete_fields if one.unique]
+    if isinstance(model._meta.pk, models.CompositePrimaryKey):
+        groups.append(tuple(field.name for field in model._meta.pk.fields))
     attnames = [tuple(model._meta.get_field(name).attname for name in group) for group in groups]  # type: ignore[union-attr]
+    rows = model._base_manager.using(alias)
     fresh: list[Any] = []
     seen: set[tuple[Any, ...]] = set()
-    for obj in objs:
-        taken = Q()
-        marks = set()
-        for group in attnames:
-            values = {name: getattr(obj, name, None) for name in group}
-            if None not in values.values():
-                taken |= Q(**values)
-                marks.add((*group, *map(str, values.values())))
-        if marks & seen or (taken and model._base_manager.using(alias).filter(taken).exists()):
-            continue
-        seen |= marks
-        fresh.append(obj)
+    for start in range(0, len(objs), _ASKED_AT_ONCE):
+        some = objs[start : start + _ASKED_AT_ONCE]
+        conflicts = [_conflicts(obj, attnames) for obj in some]
+        any_at_all = reduce(or_, conflicts)
+        crowded = bool(any_at_all) and rows.filter(any_at_all).exists()
+        for obj, conflict in zip(some, conflicts, strict=True):
+            marks = _marks(obj, attnames)
+            if marks & seen or (crowded and conflict and rows.filter(conflict).exists()):
+                continue
+            seen |= marks
+            fresh.append(obj)
     return fresh
+
+
+def _conflicts(obj: Any, groups: Sequence[tuple[str, ...]]) -> Q:
+    """The rows that have the same values as `obj` in any group of columns that must be unique together."""
+    found = Q()
+    for group in groups:
+        values = {name: getattr(obj, name, None) for name in group}
+        if None not in values.values():
+            found |= Q(**values)
+    return found
+
+
+def _marks(obj: Any, groups: Sequence[tuple[str, ...]]) -> set[tuple[Any, ...]]:
+    values = [(group, [getattr(obj, name, None) for name in group]) for group in groups]
+    return {(*group, *map(str, found)) for group, found in values if None not in found}

@@ -81,14 +81,18 @@ class BookingFactory(factory.django.DjangoModelFactory[Booking]):
         model = Booking
 
     session_type = factory.SubFactory(SessionTypeFactory)
-    builder = factory.SelfAttribute("session_type.builder")
+    builder = factory.Maybe(
+        "session_type", factory.SelfAttribute("session_type.builder"), factory.SubFactory(BuilderFactory)
+    )
     client = factory.SubFactory(UserFactory)
-    title = factory.SelfAttribute("session_type.title")
+    title = factory.SelfAttribute("session_type.title", default=SessionTypeFactory.title)
     start_time = factory.LazyFunction(
         lambda: timezone.now().replace(minute=0, second=0, microsecond=0) + dt.timedelta(days=7)
     )
     end_time = factory.LazyAttribute(
-        lambda booking: booking.start_time + dt.timedelta(minutes=booking.session_type.duration_minutes)
+        lambda booking: (
+            booking.start_time + dt.timedelta(minutes=getattr(booking.session_type, "duration_minutes", 60))
+        )
     )
-    amount = factory.SelfAttribute("session_type.price")
-    currency = factory.SelfAttribute("session_type.currency")
+    amount = factory.SelfAttribute("session_type.price", default=None)
+    currency = factory.SelfAttribute("session_type.currency", default="USD")

@@ -161,7 +161,9 @@ class Booking(models.Model):
     class Meta:
         ordering = ["-start_time", "pk"]
         constraints = [
-            models.CheckConstraint(condition=Q(end_time__gt=F("start_time")), name="marketplace_booking_ends"),
+            models.CheckConstraint(
+                condition=Q(end_time__gt=F("start_time")), name="marketplace_booking_ends"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -71,7 +71,9 @@ operations = [
 
 scenarios = [
     Scenario(
-        "marketplace", f"{_HERE}.wire.marketplace_preset", description="Three builders, two session types each"
+        "marketplace",
+        f"{_HERE}.wire.marketplace_preset",
+        description="Three builders, two session types each",
     ),
     Scenario(
         "booking",

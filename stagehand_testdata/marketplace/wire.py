@@ -68,9 +68,7 @@ def marketplace_preset(call: Creation, data: Body) -> None:
 
 def booking_preset(call: Creation, data: Body) -> dict[str, Any]:
     booking, rows = _book(call, data)
-    make_session_type(
-        call, rows["builder"], {"name": "Deep Dive", "duration": 90, "price": Decimal(120)}
-    )
+    make_session_type(call, rows["builder"], {"name": "Deep Dive", "duration": 90, "price": Decimal(120)})
     return {"id": str(booking.pk), "entities": entries_by_type(call)}
 
 
@@ -92,6 +90,8 @@ def make_clients(call: Creation, count: int | None) -> list[Client]:
 
 def make_session_types(call: Creation, count: int | None) -> list[SessionType]:
     """`true`: one for each builder of the batch; a number: that many, spread over them."""
+    if count == 0:
+        return []
     builders = call.instances("builder") or [make_builder(call, {})]
     wanted = len(builders) if count is None else count
     return [make_session_type(call, builder, {}) for builder in islice(cycle(builders), wanted)]
@@ -107,7 +107,9 @@ def make_bookings(call: Creation, count: int | None) -> list[Booking]:
     for client, session, builder in islice(
         zip(cycle(clients), cycle(sessions), cycle(builders), strict=True), wanted
     ):
-        booking, _ = _book(call, {}, builder=session.builder if session else builder, session=session, client=client)
+        booking, _ = _book(
+            call, {}, builder=session.builder if session else builder, session=session, client=client
+        )
         made.append(booking)
     return made
 
@@ -217,7 +219,7 @@ def represent_builder(builder: Builder, run: TestRun) -> dict[str, Any]:
         "testId": run.test_id,
         "name": builder.display_name,
         "email": _address(builder.user),
-        "expertise": list(builder.top_skills),
+        "expertise": _texts(builder.top_skills),
         "hourlyRate": _number(builder.hourly_rate),
         "availability": str(builder.availability),
         "validationTier": builder.validation_tier,
@@ -279,6 +281,11 @@ def represent_booking(booking: Booking, run: TestRun) -> dict[str, Any]:
 
 def _address(user: Any) -> str:
     return str(getattr(user, user.get_email_field_name(), ""))
+
+
+def _texts(value: Any) -> list[str]:
+    """The column takes any JSON; the wire promises a list of texts."""
+    return [str(each) for each in value] if isinstance(value, list) else []
 
 
 def _number(value: Decimal | int | None) -> float | int | None:

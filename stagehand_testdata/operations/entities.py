@@ -305,6 +305,10 @@ def unownable(model: type[models.Model]) -> str | None:
     return None
 
 
+#: Where a row stands in its tree is the tree's to say (django-treebeard).
+_TREE_COLUMNS = ({"path", "depth", "numchild"}, {"tree_id", "lft", "rgt", "depth"})
+
+
 def settable_fields(entity_type: EntityType) -> dict[str, models.Field[Any, Any] | None]:
     """What a client may set on this type, by name: the model's column, or None for a factory parameter."""
     model = entity_type.model
@@ -314,12 +318,14 @@ def settable_fields(entity_type: EntityType) -> dict[str, models.Field[Any, Any]
     else:
         names = [name for name, field in by_name.items() if _is_plain_column(field)]
     never = {name for name, field in by_name.items() if field.primary_key or _points_at_privileges(field)}
-    # The halves of a generic pointer would let a client point at any real row.
+    # The column behind a pointer, and the halves of a generic one, would let a client point at any real row.
+    never |= {field.attname for field in by_name.values() if field.is_relation}
     never |= {
         name
         for private in model._meta.private_fields
         for name in (getattr(private, "ct_field", ""), getattr(private, "fk_field", ""))
     }
+    never |= {name for tree in _TREE_COLUMNS if tree <= set(by_name) for name in tree}
     return {
         name: by_name.get(name)
         for name in names

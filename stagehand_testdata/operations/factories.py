@@ -3,26 +3,35 @@
 Imported only when a row is made: factory_boy takes a second and a half to import.
 
 # Note [Seeding a factory from outside]
-factory_boy builds through a `StepBuilder`, which asks the factory's `_meta` for the declarations and for the
-next sequence number. Ours hands the builder a view of `_meta` whose declarations first choose a generator
-from (seed, factory, number, field). The factory itself is not touched, and sub-factories come by the same
-way because a builder recurses into its own class.
+Whatever a factory does on its way ends in a `StepBuilder`: a sub-factory, a related one, one that a hook
+calls by its name, one with a `_generate` of its own. A builder asks the factory's `_meta` for the
+declarations and for the next sequence number. Within a creating call it gets a view of `_meta` instead, whose
+declarations first choose a generator from (seed, place, factory, number, field). The factory itself is not
+touched.
+
+So that they know of the creating call, `StepBuilder.__init__`, `Iterator.evaluate` and the two process-wide
+generators are stood in for when this module is imported. Outside a creating call, and in other threads and
+tasks meanwhile, all of them do what they always did.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+import functools
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from itertools import islice
+from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import factory
 import factory.random
+import faker.generator
 from factory import enums
 from factory.builder import DeclarationSet, StepBuilder
+from factory.declarations import BaseDeclaration
 
 from .. import seeding
 
@@ -31,6 +40,8 @@ from .. import seeding
 _NUMBERS_PER_RUN = 1000
 _RUNS = 2_000_000
 _COMPACT_RUNS = 30
+
+Place = tuple[object, ...]
 
 
 @dataclass
@@ -60,20 +71,18 @@ class Values:
         return max(sequence - self.base, 0)
 
 
-_values: ContextVar[Values] = ContextVar("stagehand_testdata_values")
+_values: ContextVar[Values | None] = ContextVar("stagehand_testdata_values", default=None)
+#: The field that is being made: a factory that is called for it draws from generators of its own below.
+_place: ContextVar[Place] = ContextVar("stagehand_testdata_place", default=())
 
 
 def create(factory_class: Any, values: Values, fields: Mapping[str, Any]) -> Any:
     """The instance that `factory_class.create(**fields)` gives, its values drawn from `values`."""
-    _stand_in_for_global_generators()
     token = _values.set(values)
     try:
-        name = _name(factory_class)
         # Whatever draws outside a declaration (a save signal, an overridden `_create`) is seeded too.
-        with seeding.drawing_from(seeding.generator(values.seed, name, values.start, values.attempt)):
-            if not _is_plain(factory_class):
-                return factory_class.create(**fields)
-            return SeededBuilder(factory_class._meta, dict(fields), enums.CREATE_STRATEGY).build()
+        with _drawing_at((_name(factory_class), values.start, values.attempt), values):
+            return factory_class.create(**fields)
     finally:
         _values.reset(token)
 
@@ -83,107 +92,138 @@ def declared_names(factory_class: Any) -> set[str]:
     return set(factory_class._meta.pre_declarations) | set(factory_class._meta.post_declarations)
 
 
-class SeededBuilder(StepBuilder):  # type: ignore[misc]
-    """Builds like its parent; see Note [Seeding a factory from outside]."""
-
-    def __init__(self, factory_meta: Any, extras: dict[str, Any], strategy: str) -> None:
-        super().__init__(_SeededMeta(factory_meta), extras, strategy)
-
-    def recurse(self, factory_meta: Any, extras: dict[str, Any]) -> StepBuilder:
-        builder = type(self) if _is_plain(factory_meta.factory) else StepBuilder
-        return builder(factory_meta, extras, strategy=self.strategy)
-
-
 class _SeededMeta:
     """A factory's `_meta`, but for where values and sequence numbers come from."""
 
-    def __init__(self, meta: Any) -> None:
+    def __init__(self, meta: Any, values: Values) -> None:
         self._meta = meta
-        self.pre_declarations, self.post_declarations = _seeded_declarations(meta)
+        self._values = values
+        self.pre_declarations = _seeded_set(meta, meta.pre_declarations)
+        self.post_declarations = _seeded_set(meta, meta.post_declarations)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._meta, name)
 
     def next_sequence(self) -> int:
-        return _values.get().next_sequence(_name(self._meta.factory))
+        # Factories that derive from one another count together, as they do without us.
+        counting = self._meta.counter_reference
+        return self._values.next_sequence(_name(getattr(counting, "factory", counting)))
 
 
-@lru_cache(maxsize=None)
-def _seeded_declarations(meta: Any) -> tuple[DeclarationSet, DeclarationSet]:
-    name = _name(meta.factory)
-    sets = []
-    for plain in (meta.pre_declarations, meta.post_declarations):
-        seeded = plain.copy()
-        for each, declaration in plain.declarations.items():
-            if enums.get_builder_phase(declaration) is not None:
-                seeded.declarations[each] = _SeededDeclaration(name, each, declaration)
-        sets.append(seeded)
-    return sets[0], sets[1]
-
-
-class _SeededDeclaration:
+class _SeededDeclaration(BaseDeclaration):  # type: ignore[misc]
     """A declaration that draws from the generator of its own field."""
 
     def __init__(self, factory_name: str, name: str, declaration: Any) -> None:
         self._factory_name = factory_name
         self._name = name
         self._declaration = declaration
-        if isinstance(declaration, factory.Faker):
-            self._declaration = copy.copy(declaration)
-            self._declaration._get_faker = _delegating_faker
+        for trait in ("FACTORY_BUILDER_PHASE", "CAPTURE_OVERRIDES", "_creation_counter"):
+            if hasattr(declaration, trait):
+                setattr(self, trait, getattr(declaration, trait))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._declaration, name)
 
     def evaluate_pre(self, instance: Any, step: Any, overrides: Any) -> Any:
-        values = _values.get()
-        declaration = self._declaration
-        if isinstance(declaration, factory.Iterator):
-            declaration = _at(declaration, values.nth(step.sequence))
-        with self._drawing(values, step):
-            return declaration.evaluate_pre(instance=instance, step=step, overrides=overrides)
+        with self._drawing(step):
+            return self._declaration.evaluate_pre(instance=instance, step=step, overrides=overrides)
 
     def evaluate_post(self, instance: Any, step: Any, overrides: Any) -> Any:
-        with self._drawing(_values.get(), step):
+        with self._drawing(step):
             return self._declaration.evaluate_post(instance=instance, step=step, overrides=overrides)
 
-    def _drawing(self, values: Values, step: Any) -> Any:
-        place = (self._factory_name, step.sequence, self._name)
-        return seeding.drawing_from(seeding.generator(values.seed, *place))
+    @contextmanager
+    def _drawing(self, step: Any) -> Iterator[None]:
+        # The builder's place, not that of the field which happens to be read just now: a lazy attribute
+        # may read this one before its turn, and must not change what it is.
+        place = (*step.builder.place, self._factory_name, step.sequence, self._name)
+        with _drawing_at(place, step.builder.values):
+            yield
 
 
-def _at(iterator: Any, position: int) -> Any:
-    """The same `factory.Iterator`, standing at `position` from its start whatever others have drawn."""
-    own = copy.copy(iterator)
-    own.iterator = None
-    fresh = list(islice(own.iterator_builder(), position, position + 1))
-    if not fresh:  # a generator that others have used up: nothing to start again from
-        return iterator
-    own.iterator = iter(fresh)
-    return own
+class _Replay:
+    """The items of a `factory.Iterator` by their position, whoever has drawn from it before."""
+
+    def __init__(self, declaration: Any) -> None:
+        self._source = iter(declaration.iterator_builder())
+        self._items: list[Any] = []
+        self._lock = threading.Lock()
+
+    def at(self, position: int) -> Any:
+        """Raises StopIteration past the end, as the iterator does."""
+        with self._lock:
+            while len(self._items) <= position:
+                self._items.append(next(self._source))
+            return self._items[position]
 
 
-def _delegating_faker(locale: str | None = None) -> Any:
-    """The Faker that factory_boy keeps for the locale, with the host's own providers in it."""
-    faker = factory.Faker._get_faker(locale)
-    for generator in faker.factories:
-        if not isinstance(generator.random, seeding.DelegatingRandom):
-            generator.random = seeding.DelegatingRandom(generator.random)
-    return faker
+_seeded_sets: WeakKeyDictionary[Any, dict[int, DeclarationSet]] = WeakKeyDictionary()
+_replays: WeakKeyDictionary[Any, _Replay] = WeakKeyDictionary()
 
 
-def _stand_in_for_global_generators() -> None:
-    if not isinstance(factory.random.randgen, seeding.DelegatingRandom):
-        factory.random.randgen = seeding.DelegatingRandom(factory.random.randgen)
+def _seeded_set(meta: Any, plain: DeclarationSet) -> DeclarationSet:
+    known = _seeded_sets.setdefault(meta, {})
+    if id(plain) not in known:
+        name = _name(meta.factory)
+        seeded = plain.copy()
+        for each, declaration in plain.declarations.items():
+            seeded.declarations[each] = _seeded(name, each, declaration)
+        known[id(plain)] = seeded
+    return known[id(plain)]
 
 
-def _is_plain(factory_class: Any) -> bool:
-    """Whether the factory builds the way factory_boy does; one that brings its own way keeps it."""
-    return factory_class._generate.__func__ in (
-        factory.Factory._generate.__func__,
-        factory.django.DjangoModelFactory._generate.__func__,
-    )
+def _seeded(factory_name: str, name: str, value: Any) -> Any:
+    if isinstance(value, _SeededDeclaration) or enums.get_builder_phase(value) is None:
+        return value
+    return _SeededDeclaration(factory_name, name, value)
+
+
+@contextmanager
+def _drawing_at(place: Place, values: Values) -> Iterator[None]:
+    token = _place.set(place)
+    try:
+        with seeding.drawing_from(seeding.generator(values.seed, *place)):
+            yield
+    finally:
+        _place.reset(token)
 
 
 def _name(factory_class: Any) -> str:
     return f"{factory_class.__module__}.{factory_class.__qualname__}"
+
+
+# --- what stands in for factory_boy's own ----------------------------------------------------------------
+
+
+def _seeded_init(plain: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(plain)
+    def init(self: Any, factory_meta: Any, extras: Mapping[str, Any], strategy: str) -> None:
+        values = _values.get()
+        if values is not None:
+            self.values, self.place = values, _place.get()
+            name = _name(factory_meta.factory)
+            extras = {key: _seeded(name, key, value) for key, value in extras.items()}
+            factory_meta = _SeededMeta(factory_meta, values)
+        plain(self, factory_meta, extras, strategy)
+
+    return init
+
+
+def _replaying_evaluate(plain: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(plain)
+    def evaluate(self: Any, instance: Any, step: Any, extra: Any) -> Any:
+        values: Values | None = getattr(step.builder, "values", None)
+        if values is None:
+            return plain(self, instance, step, extra)
+        if self not in _replays:
+            _replays.setdefault(self, _Replay(self))
+        item = _replays[self].at(values.nth(step.sequence))
+        return item if self.getter is None else self.getter(item)
+
+    return evaluate
+
+
+StepBuilder.__init__ = _seeded_init(StepBuilder.__init__)
+factory.Iterator.evaluate = _replaying_evaluate(factory.Iterator.evaluate)
+seeding.delegate(factory.random.randgen)
+seeding.delegate(faker.generator.random)

@@ -73,4 +73,3 @@ def run_batch(call: Creation, order: list[tuple[EntityType, int | None]]) -> dic
             for _ in range(1 if count is None else count):
                 call.create(entity_type.name)
     return {"testId": call.test_id, "isTest": True, "entities": entries_by_type(call)}
-

@@ -22,13 +22,13 @@ from django.db.models import Exists, F, Q
 from django.db.models.functions import Now
 from django.db.models.signals import post_delete, pre_delete
 
-from ...conf import settings
 from ...databases import database
 from ...exceptions import TestDataError
 from ...isolation.capture import Recorder, recording_inserts
+from ...logs import log_error
 from ...models import TestEntity, TestRun, entries_of_outer_row
 from ..runs import ledger_alias, lock_exclusively
-from .graph import Model, all_rows, concrete, pointers_to
+from .graph import Model, all_rows, concrete, is_derived, pointers_to
 from .plan import (
     DELETE_FAILED,
     NOT_THE_ROW,
@@ -198,8 +198,8 @@ class _Batch:
             except TouchedForeignRow as error:
                 del found.ours[key]
                 self._hold([Held.entry(entry, REFERENCED, error.holders)])
-            except Exception:
-                logger.exception("delete() of %s failed", found.model._meta.label)
+            except Exception as error:
+                log_error(logger, f"delete() of {found.model._meta.label} failed", error)
                 del found.ours[key]
                 self._hold([Held.entry(entry, DELETE_FAILED)])
 
@@ -234,7 +234,7 @@ class _Batch:
         if found is not None and key in found.ours:
             return found.ours[key].pk
         entry = standing(self.run).for_keys(model, [key]).first()
-        if entry is None and (_is_derived(model) or key in written.keys_of(model)):
+        if entry is None and (is_derived(model) or key in written.keys_of(model)):
             return None
         if entry is None or entry.pk in self.tally.held:
             raise TouchedForeignRow(model)
@@ -277,10 +277,6 @@ def delete_rows(model: Model, keys: Sequence[Any], alias: str) -> None:
     """One DELETE of exactly these keys: no collector, no cascade, no signal."""
     if keys:
         all_rows(model, alias).filter(pk__in=keys)._raw_delete(alias)
-
-
-def _is_derived(model: Model) -> bool:
-    return model._meta.db_table in settings.DERIVED_TABLES
 
 
 def _delete_as_the_model_does(model: Model, key: Any, alias: str, written: Recorder) -> None:

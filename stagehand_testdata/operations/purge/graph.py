@@ -14,7 +14,9 @@ from django.db import models
 from django.db.models import Q, QuerySet
 
 from ...conf import settings
+from ...databases import database
 from ...models import TestRun
+from ..runs import ledger_alias
 
 Model = type[models.Model]
 
@@ -118,7 +120,12 @@ def pointers_to(model: Model) -> list[Pointer]:
     """Every column that can hold a row of `model`, but for tables that the product derives itself."""
     direct, generic = _pointers()
     found: list[Pointer] = [*direct.get(concrete(model), ()), *generic]
-    return [each for each in found if each.model._meta.db_table not in settings.DERIVED_TABLES]
+    return [each for each in found if not is_derived(each.model)]
+
+
+def is_derived(model: Model) -> bool:
+    """Whether the model's rows only follow others: they neither hold a row nor need an entry of their own."""
+    return model._meta.db_table in settings.DERIVED_TABLES or database(ledger_alias()).is_index(model)
 
 
 def deletion_order(found: Iterable[Model]) -> list[list[Model]]:

@@ -1,0 +1,1 @@
+"""The strategy document's own TypeScript client, unchanged, against a live server."""

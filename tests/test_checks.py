@@ -1,0 +1,235 @@
+"""Every check, by its id: when it speaks, what it advises, and that it is silent otherwise."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import factory
+import pytest
+from django.contrib.auth.models import Group
+from django.core.checks import CheckMessage, run_checks
+from django.test import override_settings
+
+from stagehand_testdata.checks import check_registry, check_settings
+from stagehand_testdata.conf import Settings
+from tests.host.factories import AuthorFactory, UserFactory
+from tests.host.models import Author
+from tests.making import changed, registered
+
+
+def settings_problems(**values: Any) -> list[CheckMessage]:
+    with override_settings(STAGEHAND_TESTDATA=values):
+        return check_settings(None)
+
+
+def registry_problems(**factories: Any) -> list[CheckMessage]:
+    with registered(**factories):
+        return check_registry(None)
+
+
+def ids(problems: list[CheckMessage]) -> list[str | None]:
+    return [problem.id for problem in problems]
+
+
+def test_the_host_product_has_no_problem() -> None:
+    assert [each for each in run_checks() if (each.id or "").startswith("stagehand")] == []
+
+
+def test_a_host_that_sets_nothing_has_no_problem() -> None:
+    assert settings_problems() == []
+    with override_settings(STAGEHAND_TESTDATA={}):
+        assert check_registry(None) == []
+
+
+def test_every_problem_has_a_hint() -> None:
+    problems = settings_problems(
+        ENABELD=1, MAX_BODY_BYTES="x", ENABLED="nowhere", REFERENCE_MODELS=["nowhere"]
+    )
+    problems += registry_problems(bad={}, wrong="nowhere.at.all", builder=AuthorFactory)
+    assert len(problems) >= 7
+    assert all(problem.hint for problem in problems)
+
+
+# --- the settings ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [None, [], "ENABLED", 1])
+def test_stagehand_E001_the_setting_is_not_a_dict(value: Any) -> None:
+    with override_settings(STAGEHAND_TESTDATA=value):
+        assert ids(check_settings(None)) == ["stagehand.E001"]
+        assert check_registry(None) == []
+
+
+def test_stagehand_E002_an_unknown_key() -> None:
+    [problem] = settings_problems(ENABELD=True)
+    assert problem.id == "stagehand.E002"
+    assert problem.hint == "Did you mean ENABLED?"
+    [problem] = settings_problems(Q=True)
+    assert "Known: " in str(problem.hint)
+    assert ids(settings_problems(enabled=True)) == ["stagehand.E002"]
+
+
+def test_stagehand_E002_a_key_that_is_no_text() -> None:
+    with override_settings(STAGEHAND_TESTDATA={1: 2}):
+        assert ids(check_settings(None)) == ["stagehand.E002"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ENABLED", 1),
+        ("ENABLED", None),
+        ("REQUIRE_ACCESS_KEY", 0),
+        ("REQUIRE_ACCESS_KEY", "no"),
+        ("ENVIRONMENT", None),
+        ("TEST_ID_PREFIX", 5),
+        ("MAX_AGE_HOURS", "24"),
+        ("MAX_AGE_HOURS", True),
+        ("EMAIL_DOMAINS", "example.com"),
+        ("ENTITY_TYPES", []),
+        ("REFERENCE_MODELS", "app.Model"),
+        ("MAX_BODY_BYTES", 1.5),
+        ("MAX_BODY_BYTES", True),
+        ("MAX_ROWS_PER_CALL", "many"),
+    ],
+)
+def test_stagehand_E003_a_value_of_the_wrong_type(name: str, value: Any) -> None:
+    [problem] = settings_problems(**{name: value})
+    assert problem.id == "stagehand.E003"
+    assert repr(name) in problem.msg
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ENABLED", lambda: True),
+        ("MAX_AGE_HOURS", 0.5),
+        ("MAX_AGE_HOURS", {"ephemeral": 1}),
+        ("EMAIL_DOMAINS", ("a.test",)),
+        *((name, setting.default) for name, setting in Settings.all().items()),
+    ],
+    ids=str,
+)
+def test_stagehand_E003_is_silent_about_a_value_of_the_right_type(name: str, value: Any) -> None:
+    assert settings_problems(**{name: value}) == []
+
+
+@pytest.mark.parametrize("flag", ["nowhere", "nowhere.at.all", "tests.settings.SECRET_KEY", "os.missing", ""])
+def test_stagehand_E004_the_gates_path_leads_to_no_function(flag: str) -> None:
+    assert ids(settings_problems(ENABLED=flag)) == ["stagehand.E004"]
+    assert settings_problems(ENABLED="tests.access.test_gate.answers") == []
+
+
+@pytest.mark.parametrize("label", ["nowhere", "host.Missing", "nowhere.Model", "a.b.c", ""])
+def test_stagehand_E005_a_reference_model_that_is_not_installed(label: str) -> None:
+    assert ids(settings_problems(REFERENCE_MODELS=["host.Country", label])) == ["stagehand.E005"]
+
+
+def test_stagehand_E005_a_label_that_is_no_text() -> None:
+    assert ids(settings_problems(REFERENCE_MODELS=[5])) == ["stagehand.E005"]
+
+
+# --- the registrations -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["nowhere.at.all", "tests.host.factories.Missing", "tests.host.models.Author", AuthorFactory._meta],
+)
+def test_stagehand_E010_a_path_that_leads_to_no_factory(path: Any) -> None:
+    assert ids(registry_problems(product=path)) == ["stagehand.E010"]
+
+
+def test_stagehand_E010_with_the_gate_shut_for_good_looks_for_the_module_alone() -> None:
+    with changed(
+        ENABLED=False,
+        ENTITY_TYPES={
+            "good": "tests.host.factories.AuthorFactory",
+            "unseen": "tests.host.factories.Missing",
+            "options": {"factory": "nowhere.at.all"},
+            "bad": "nowhere.Factory",
+            "pathless": "Factory",
+            "deep": "tests.host.models.Author.Factory",
+        },
+    ):
+        problems = check_registry(None)
+    assert ids(problems) == ["stagehand.E010"] * 4
+    assert [each.msg.split()[2].rstrip(":") for each in problems] == [
+        "'options'",
+        "'bad'",
+        "'pathless'",
+        "'deep'",
+    ]
+
+
+def test_stagehand_E011_two_registrations_of_one_name() -> None:
+    assert ids(registry_problems(builder=AuthorFactory)) == ["stagehand.E011"]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_stagehand_E012_types_that_are_no_dict(enabled: bool) -> None:
+    with changed(ENABLED=enabled, ENTITY_TYPES=["author"]):
+        assert "stagehand.E003" in ids(check_settings(None))
+        assert ids(check_registry(None)) == ["stagehand.E012"] * enabled
+
+
+@pytest.mark.parametrize(
+    "value", [{}, {"fields": ["name"]}, {"factory": AuthorFactory, "nonsense": 1}], ids=str
+)
+def test_stagehand_E012_a_registration_that_cannot_be_read(value: Any) -> None:
+    assert ids(registry_problems(author=value)) == ["stagehand.E012"]
+
+
+def test_stagehand_E012_a_name_that_cannot_be_one() -> None:
+    assert ids(registry_problems(**{"a b": AuthorFactory})) == ["stagehand.E012"]
+
+
+class GroupFactory(factory.django.DjangoModelFactory):
+    class Meta:
+        model = Group
+
+
+class LedgerFactory(factory.django.DjangoModelFactory):
+    class Meta:
+        model = "stagehand_testdata.TestRun"
+
+
+@pytest.mark.parametrize("factory_class", [GroupFactory, LedgerFactory])
+def test_stagehand_E013_rows_that_cannot_be_owned_safely(factory_class: Any) -> None:
+    assert ids(registry_problems(thing=factory_class)) == ["stagehand.E013"]
+    assert registry_problems(thing=AuthorFactory) == []
+
+
+@pytest.mark.parametrize("name", ["password", "is_staff", "id", "groups"])
+def test_stagehand_W014_a_field_that_no_client_may_set(name: str) -> None:
+    [problem] = registry_problems(user={"factory": UserFactory, "fields": ["email", name]})
+    assert problem.id == "stagehand.W014"
+    assert name in problem.msg
+    assert registry_problems(user={"factory": UserFactory, "fields": ["email"]}) == []
+
+
+# --- what they cost --------------------------------------------------------------------------------------
+
+
+def test_with_the_gate_shut_for_good_no_factory_is_imported() -> None:
+    code = (
+        "import django, sys; django.setup()\n"
+        "from django.conf import settings\n"
+        "settings.STAGEHAND_TESTDATA['ENABLED'] = False\n"
+        "from django.core.checks import run_checks\n"
+        "assert not [each for each in run_checks() if (each.id or '').startswith('stagehand')]\n"
+        "assert not {'factory', 'faker', 'tests.host.factories'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_models_are_not_needed_to_be_in_the_database() -> None:
+    """Checks run before the first migration: none of them asks the database."""
+    assert registry_problems(author=AuthorFactory, model_by_name=_ByName) == []
+
+
+class _ByName(factory.django.DjangoModelFactory):
+    class Meta:
+        model = Author
