@@ -110,7 +110,7 @@ def test_stagehand_E003_a_value_of_the_wrong_type(name: str, value: Any) -> None
         ("EMAIL_DOMAINS", ("a.test",)),
         *((name, setting.default) for name, setting in Settings.all().items()),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" at 0x")[0],
 )
 def test_stagehand_E003_is_silent_about_a_value_of_the_right_type(name: str, value: Any) -> None:
     assert settings_problems(**{name: value}) == []

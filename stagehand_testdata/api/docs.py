@@ -8,13 +8,14 @@ from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.views import APIView
 
 from . import errors, openapi
 from .authentication import authenticate
 from .views import NoNegotiation
 
 
-class Gated:
+class Gated(APIView):
     """The gate and the key before the page, errors in our shape."""
 
     authentication_classes = ()
@@ -23,17 +24,14 @@ class Gated:
     content_negotiation_class = NoNegotiation
     http_method_names = ["get", "head"]
 
-    request: Request
-
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         authenticate(request, cleaning=False)
-        super().initial(request, *args, **kwargs)  # type: ignore[misc]
+        super().initial(request, *args, **kwargs)
 
     def handle_exception(self, exc: Exception) -> Response:
         self.request.accepted_renderer = JSONRenderer()
         self.request.accepted_media_type = JSONRenderer.media_type
-        response: Response = super().handle_exception(exc)  # type: ignore[misc]
-        return response
+        return super().handle_exception(exc)
 
     def get_exception_handler(self) -> Any:
         return errors.handle

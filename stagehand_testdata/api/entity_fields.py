@@ -42,7 +42,7 @@ def fields_serializer(entity_type: EntityType) -> type[StrictSerializer]:
     """A strict serializer of what a client may set on this type; nothing is required."""
     fields = {name: _serializer_field(column, name) for name, column in settable_fields(entity_type).items()}
     name = f"{entity_type.name.title()}Fields"
-    return type(name, (StrictSerializer,), {"get_fields": lambda self: dict(fields)})
+    return type(name, (StrictSerializer,), {"get_fields": lambda _: dict(fields)})
 
 
 def describe(entity_type: EntityType) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class ViewSchema(AutoSchema):
                 str,
                 OpenApiParameter.HEADER,
                 required=True,
-                description="1–128 of A–Z a–z 0–9 _ -, starting with the test prefix.",
+                description="1 to 128 of A-Z a-z 0-9 _ -, starting with the test prefix.",
             )
         ]
 

@@ -154,7 +154,8 @@ class OperationViewSet(TestDataViewSet):
 
     needs_test_id = True
     cleaning = frozenset({"cleanup"})
-    operation: WireOperation | None = None
+    #: Which one `perform` performs: `operation_viewset` says.
+    operation: ClassVar[WireOperation]
 
     @openapi.describe(
         "verify_access",
@@ -197,7 +198,7 @@ class OperationViewSet(TestDataViewSet):
         request=serializers.CleanupSerializer,
         answers={200: serializers.ReceiptSerializer, 409: serializers.ResidueSerializer},
         summary="Remove the run, or what is listed of it",
-        description="The server's record alone decides. Rows that the run does not own are reported and left.",
+        description="The server's record alone decides. Rows that are not the run's are reported and left.",
     )
     def cleanup(self, request: Request) -> Response:
         test_id = self.test_id()
@@ -224,7 +225,6 @@ class OperationViewSet(TestDataViewSet):
     def perform(self, request: Request) -> Response:
         """An operation that an app has registered under a name of its own."""
         operation = self.operation
-        assert operation is not None
         test_id = self.test_id()
         data = self.body(resolve(operation.request))  # type: ignore[arg-type]
         answer = self.create_in_run(

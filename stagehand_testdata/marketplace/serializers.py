@@ -24,9 +24,9 @@ class AvailabilityField(serializers.JSONField):
     default_error_messages = {"invalid": "true, false, 'available', 'limited' or 'unavailable'."}
 
     def to_internal_value(self, data: Any) -> bool | str:
-        if isinstance(data, bool) or (isinstance(data, str) and data in Availability.values):
-            return data
-        self.fail("invalid")
+        if not isinstance(data, bool) and not (isinstance(data, str) and data in Availability.values):
+            self.fail("invalid")
+        return data
 
 
 class CurrencyField(Text):

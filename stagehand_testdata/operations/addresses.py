@@ -30,7 +30,7 @@ def is_reserved(address: str) -> bool:
     """Whether the address lies in a domain where no mailbox can be anybody's."""
     domain = address.rpartition("@")[2].lower()
     return any(
-        domain.endswith(reserved) if reserved.startswith(".") else domain == reserved.lower()
+        domain.endswith(reserved.lower()) if reserved.startswith(".") else domain == reserved.lower()
         for reserved in (*RESERVED_DOMAINS, *settings.EMAIL_DOMAINS)
     )
 
@@ -42,9 +42,8 @@ def require_reserved(address: str, field: str = "email") -> str:
     except ValidationError as error:
         raise InvalidInput(f"'{field}' is not an e-mail address.", details={field: error.messages}) from error
     if not is_reserved(address):
-        allowed = ", ".join(
-            f"*{each}" if each[0] == "." else each for each in (*RESERVED_DOMAINS, *settings.EMAIL_DOMAINS)
-        )
+        domains = (*RESERVED_DOMAINS, *settings.EMAIL_DOMAINS)
+        allowed = ", ".join(f"*{each}" if each.startswith(".") else each for each in domains)
         message = f"'{field}' must be an address that nobody can own, in one of: {allowed}."
         raise InvalidInput(message, details={field: [message]})
     return address.lower()

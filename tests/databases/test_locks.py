@@ -116,7 +116,7 @@ class TestJoinedText:
         assert Label.objects.aggregate(all=JoinedText("text"))["all"] is None
 
     def test_a_long_list_is_whole(self) -> None:
-        """MariaDB would cut it at 1 MB, MySQL at 1 kB: an address that is cut off is one that nobody minds."""
+        """MySQL cuts it at 1 kB by default: an address that is cut off is one that nobody minds."""
         Label.objects.bulk_create([Label(text=f"{n:040}") for n in range(100)])
         assert len(Label.objects.aggregate(all=JoinedText("text"))["all"].split(",")) == 100
 

@@ -93,7 +93,8 @@ class TestBuilders:
         wire.make("builders")
         user = users.get()
         assert not user.has_usable_password()
-        assert not (user.is_staff or user.is_superuser)
+        assert not user.is_staff
+        assert not user.is_superuser
         assert user.first_name == Builder.objects.get().display_name
 
     @pytest.mark.parametrize(

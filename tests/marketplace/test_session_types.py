@@ -134,7 +134,7 @@ def test_a_builder_that_is_not_of_the_run_is_answered_alike(
     wire.cleanup(createdData=[{"type": "builder", "id": gone["id"]}])
     answers = []
     with nothing_written():
-        for key in (real.pk, another["id"], gone["id"], "999999", "x", "1; DROP", "-1", str(2**70), "\u0663"):
+        for key in (real.pk, another["id"], gone["id"], "999999", "x", "1; DROP", "-1", str(2**70)):
             response = wire.post("session-types", {"builderId": key})
             assert error_of(response) == (404, "not_in_run"), key
             answers.append(response.content)
