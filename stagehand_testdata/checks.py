@@ -93,7 +93,7 @@ def _labels() -> Messages:
 
 def _paths_only() -> Messages:
     """With the gate shut for good nothing is imported: only whether the module is there."""
-    types = settings.ENTITY_TYPES
+    types: Any = settings.ENTITY_TYPES
     for name, value in types.items() if isinstance(types, Mapping) else ():
         target = value.get("factory") if isinstance(value, Mapping) else value
         if isinstance(target, str) and not _module_exists(target.rpartition(".")[0]):

@@ -148,7 +148,8 @@ def _digest(field: models.Field[Any, Any], value: Any) -> str | None:
     """A digest of the value as the database gives it back; None where it cannot be foretold."""
     if value is None or hasattr(value, "resolve_expression"):
         return None
-    text = _canonical(field.target_field if field.is_relation else field, value)
+    column: Any = field
+    text = _canonical(column.target_field if column.is_relation else column, value)
     return None if text is None else hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()
 
 

@@ -250,10 +250,11 @@ def load_registry() -> Registry:
 
 
 def _from_settings(registry: Registry) -> Iterator[EntityType]:
-    if not isinstance(settings.ENTITY_TYPES, Mapping):
+    types: Any = settings.ENTITY_TYPES
+    if not isinstance(types, Mapping):
         registry.problems.append(ConfigurationError("ENTITY_TYPES is not a dict."))
         return
-    for name, value in settings.ENTITY_TYPES.items():
+    for name, value in types.items():
         options = dict(value) if isinstance(value, Mapping) else {"factory": value}
         try:
             yield EntityType(name, **options)

@@ -31,7 +31,9 @@ class Wire:
         self.test_id = test_id
         self.client = Client(raise_request_exception=False)
 
-    def send(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str) -> Any:
+    def send(
+        self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, **headers: str
+    ) -> Any:
         data = raw if raw is not None else (b"" if body is None else json.dumps(body).encode())
         sent = {"X-Test-ID": self.test_id, **headers}
         return self.client.generic(

@@ -33,6 +33,7 @@ def ids(problems: list[CheckMessage]) -> list[str | None]:
     return [problem.id for problem in problems]
 
 
+@pytest.mark.django_db
 def test_the_host_product_has_no_problem() -> None:
     assert [each for each in run_checks() if (each.id or "").startswith("stagehand")] == []
 
@@ -175,9 +176,7 @@ def test_stagehand_E012_types_that_are_no_dict(enabled: bool) -> None:
         assert ids(check_registry(None)) == ["stagehand.E012"] * enabled
 
 
-@pytest.mark.parametrize(
-    "value", [{}, {"fields": ["name"]}, {"factory": AuthorFactory, "nonsense": 1}], ids=str
-)
+@pytest.mark.parametrize("value", [{}, {"fields": ["name"]}, {"factory": AuthorFactory, "nonsense": 1}])
 def test_stagehand_E012_a_registration_that_cannot_be_read(value: Any) -> None:
     assert ids(registry_problems(author=value)) == ["stagehand.E012"]
 

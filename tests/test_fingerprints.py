@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from django.test import override_settings
 from django.test.utils import isolate_apps
 from django.utils import timezone
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stagehand_testdata.fingerprints import columns, matches, take
@@ -258,6 +258,7 @@ class TestForAllValues:
 class TestAgainstTheDatabase:
     """What Python held when the row was written is what the database gives back."""
 
+    @settings(deadline=None)  # the database's own pace
     @given(row=chapters)
     def test_times_and_texts(self, row: Any) -> None:
         from django.db import transaction

@@ -116,7 +116,6 @@ class TestLoadingAFactory:
             5,
             "tests.host.broken_factories.Anything",
         ],
-        ids=str,
     )
     def test_says_which_type_is_wrong_where_it_cannot(
         self, path: Any, monkeypatch: pytest.MonkeyPatch
@@ -146,7 +145,7 @@ class TestFromTheSettings:
         assert found == EntityType("author", AuthorFactory, plural="authors", fields=["name"])
 
     @pytest.mark.parametrize(
-        "value", [{}, {"fields": []}, {"factory": "x.Y", "unknown": 1}, {"factory": "x.Y", 5: 1}], ids=str
+        "value", [{}, {"fields": []}, {"factory": "x.Y", "unknown": 1}, {"factory": "x.Y", 5: 1}]
     )
     def test_wrong_options_are_a_problem_and_the_others_still_load(self, value: Any) -> None:
         with registered(bad=value, author=AuthorFactory):
@@ -210,7 +209,7 @@ class TestFromApps:
         assert "writer" in repr(found)
 
     @pytest.mark.parametrize("name", ["entity_types", "scenarios", "operations"])
-    @pytest.mark.parametrize("value", [None, 5, [None], ["product"], [b"object"]], ids=str)
+    @pytest.mark.parametrize("value", [None, 5, [None], ["product"], [b"object"]])
     def test_what_is_no_registration_is_a_problem_and_the_urls_still_load(
         self, module: Any, name: str, value: Any
     ) -> None:

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def is_open() -> bool:
-    """Whether `ENABLED` says yes now. A flag that fails or answers with anything but True is a closed gate."""
+    """Whether `ENABLED` says yes now: a flag that fails, or answers anything but True, does not."""
     flag = settings.ENABLED
     try:
         if isinstance(flag, str):

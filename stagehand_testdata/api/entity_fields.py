@@ -67,11 +67,8 @@ def _describe_field(name: str, column: models.Field[Any, Any] | None) -> dict[st
     if column.choices:
         choices = [value for value, _ in column.flatchoices]
         return {**shown, "type": "choice", "example": choices[0] if choices else None, "choices": choices}
-    kind, example = next(
-        (kind, example)
-        for base, kind, example in (*_JSON_TYPES, (object, "any", None))
-        if isinstance(field, base)
-    )
+    known = ((kind, example) for base, kind, example in _JSON_TYPES if isinstance(field, base))
+    kind, example = next(known, ("any", None))
     shown |= {"type": kind, "example": _own_example(column, field, kind, example)}
     if column.max_length:
         shown["maxLength"] = column.max_length
@@ -108,7 +105,7 @@ def _serializer_field(
         if key not in ("validators", "read_only", "required", "default", "initial", "model_field", "style")
     }
     validators = [each for each in options.get("validators", ()) if not _asks_the_database(each)]
-    extra = {"model_field": column} if issubclass(field_class, serializers.ModelField) else {}
+    extra: dict[str, Any] = {"model_field": column} if issubclass(field_class, serializers.ModelField) else {}
     field: serializers.Field[Any, Any, Any, Any] = field_class(**kept, **extra, required=False)
     field.validators = [*field.validators, *validators]
     return field

@@ -73,7 +73,7 @@ class Identifier(serializers.CharField):
     def to_internal_value(self, data: Any) -> str:
         if isinstance(data, bool) or not isinstance(data, str | int):
             self.fail("invalid")
-        return super().to_internal_value(data)
+        return super().to_internal_value(data)  # type: ignore[arg-type]
 
 
 class AlwaysTrue(Flag):

@@ -53,7 +53,7 @@ def _check(parsed: Any) -> None:
     """Depth and texts; a loop, because the depth is the sender's."""
     level = [parsed]
     for _ in range(settings.MAX_BODY_DEPTH):
-        below = []
+        below: list[Any] = []
         for value in level:
             if isinstance(value, str):
                 _check_text(value)

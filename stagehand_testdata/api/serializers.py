@@ -58,7 +58,7 @@ class VerifyAccessSerializer(FrameSerializer):
     seed = Whole(required=False, min_value=0, max_value=SEED_LIMIT - 1)
     shadow = Flag(required=False)
     testUserEmail = serializers.EmailField(required=False, max_length=254)
-    label = Text(required=False, allow_blank=True, max_length=200)
+    label = Text(required=False, allow_blank=True, max_length=200)  # type: ignore[assignment]
 
     def validate_shadow(self, value: bool) -> bool:
         if value:
@@ -77,11 +77,11 @@ class ListedSerializer(StrictSerializer):
 
 
 class CleanupSerializer(FrameSerializer):
-    createdData = ListedSerializer(many=True, required=False, max_length=10_000)
+    createdData = ListedSerializer(many=True, required=False, max_length=10_000)  # type: ignore[call-arg]
 
 
 class RenewSerializer(FrameSerializer):
-    label = Text(required=False, allow_blank=True, max_length=200)
+    label = Text(required=False, allow_blank=True, max_length=200)  # type: ignore[assignment]
 
 
 class CreateEntitiesSerializer(FrameSerializer):
@@ -221,7 +221,7 @@ class ResidueSerializer(ReceiptSerializer):
 class FieldSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     type = serializers.CharField()
-    required = serializers.BooleanField()
+    required = serializers.BooleanField()  # type: ignore[assignment]
     example = serializers.JSONField(allow_null=True)
     choices = serializers.ListField(child=serializers.JSONField(), required=False)
     maxLength = serializers.IntegerField(required=False)

@@ -88,7 +88,7 @@ class TestDataViewSet(ViewSet):
     renderer_classes = (JSONRenderer,)
     content_negotiation_class = NoNegotiation
     http_method_names = ["get", "post", "patch", "delete", "head"]
-    schema = openapi.ViewSchema() if openapi.HAVE_SPECTACULAR else None  # type: ignore[assignment]
+    schema = openapi.ViewSchema() if openapi.HAVE_SPECTACULAR else None
 
     #: Whether the request names its run in the X-Test-ID header.
     needs_test_id: ClassVar[bool] = False
@@ -124,11 +124,11 @@ class TestDataViewSet(ViewSet):
             raise BodyTooLarge(
                 f"The request body is larger than {settings.MAX_BODY_BYTES} bytes (MAX_BODY_BYTES)."
             )
-        data: dict[str, Any] = self.request.data
+        data: Any = self.request.data
         named = self.request.META.get("HTTP_X_TEST_ID", self.kwargs.get("testId"))
         if named is not None and data.get("testId", named) != named:
             raise TestIdMismatch
-        return data
+        return dict(data)
 
     def body(self, serializer: type[BaseSerializer[Any]]) -> dict[str, Any]:
         """The body as `serializer` reads it; raises as `sent`, and where the serializer refuses it."""
@@ -316,7 +316,7 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         }
         if any("\0" in text for text in wanted.values()):
             raise InvalidInput("The query holds a NUL character.")
-        page = self.paginate_queryset(run.entities.filter(**wanted).order_by("ordinal"))  # type: ignore[arg-type]
+        page: Any = self.paginate_queryset(run.entities.filter(**wanted).order_by("ordinal"))  # type: ignore[arg-type]
         return self.get_paginated_response(serializers.EntrySerializer(page, many=True).data)
 
     @openapi.describe(
@@ -392,7 +392,7 @@ class ScenarioViewSet(TestDataViewSet):
 
 
 def _read(serializer: type[BaseSerializer[Any]], data: Any, *, under: str | None = None) -> dict[str, Any]:
-    reader = serializer(data=data)
+    reader: Any = serializer(data=data)
     if not reader.is_valid():
         raise ValidationError({under: reader.errors} if under else reader.errors)
     valid: dict[str, Any] = reader.validated_data

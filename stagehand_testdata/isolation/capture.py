@@ -88,13 +88,14 @@ class Recorder:
         execute: Callable[[Sequence[models.Field[Any, Any]] | None], list[tuple[Any, ...]]],
         returning: Sequence[models.Field[Any, Any]] | None,
     ) -> list[tuple[Any, ...]]:
-        query = compiler.query
-        model: type[models.Model] = query.get_meta().concrete_model  # type: ignore[assignment]
+        query: Any = compiler.query
+        alias = compiler.connection.alias
+        model: type[models.Model] = query.get_meta().concrete_model
         if query.on_conflict is OnConflict.UPDATE:
             raise UntrackedWrite(f"An upsert on {model._meta.label} may change rows that are not the test's.")
         ignoring = query.on_conflict is OnConflict.IGNORE
         if ignoring:
-            query.objs = _without_existing(model, compiler.using, query.objs)
+            query.objs = _without_existing(model, alias, query.objs)
             query.on_conflict = None
             if not query.objs:
                 return []
@@ -109,7 +110,7 @@ class Recorder:
             self._compiling = False
         for position, obj in enumerate(query.objs):
             row = returned[position] if position < len(returned) else ()
-            self._note(model, compiler.using, obj, dict(zip(wanted, row, strict=False)))
+            self._note(model, alias, obj, dict(zip(wanted, row, strict=False)))
         if ignoring or not returning:
             return []
         return [row[: len(returning)] for row in returned]
@@ -262,7 +263,7 @@ def _unknown(obj: Any, pk: models.Field[Any, Any]) -> bool:
 def _key_value(model: type[models.Model], obj: Any, returned: dict[Any, Any]) -> Any:
     """The key that the row has now; raises UntrackedWrite where the database did not say."""
     pk = model._meta.pk
-    parts = pk.fields if isinstance(pk, models.CompositePrimaryKey) else (pk,)
+    parts: tuple[Any, ...] = pk.fields if isinstance(pk, models.CompositePrimaryKey) else (pk,)
     values = tuple(returned.get(part, getattr(obj, part.attname, None)) for part in parts)
     if any(value is None or hasattr(value, "resolve_expression") for value in values):
         raise UntrackedWrite(

@@ -13,7 +13,7 @@ from django.utils import timezone
 from .models import Booking, Builder, Client, SessionType
 
 
-class UserFactory(factory.django.DjangoModelFactory[Any]):
+class UserFactory(factory.django.DjangoModelFactory[Any]):  # type: ignore[misc]
     """A user of whatever model the host has: nobody's mailbox, no password, no rights."""
 
     class Meta:
@@ -46,7 +46,7 @@ class UserFactory(factory.django.DjangoModelFactory[Any]):
         return kwargs
 
 
-class BuilderFactory(factory.django.DjangoModelFactory[Builder]):
+class BuilderFactory(factory.django.DjangoModelFactory[Builder]):  # type: ignore[misc]
     class Meta:
         model = Builder
 
@@ -57,7 +57,7 @@ class BuilderFactory(factory.django.DjangoModelFactory[Builder]):
     user = factory.SubFactory(UserFactory, name=factory.SelfAttribute("..display_name"))
 
 
-class ClientFactory(factory.django.DjangoModelFactory[Client]):
+class ClientFactory(factory.django.DjangoModelFactory[Client]):  # type: ignore[misc]
     class Meta:
         model = Client
 
@@ -65,7 +65,7 @@ class ClientFactory(factory.django.DjangoModelFactory[Client]):
     user = factory.SubFactory(UserFactory, name=factory.SelfAttribute("..display_name"))
 
 
-class SessionTypeFactory(factory.django.DjangoModelFactory[SessionType]):
+class SessionTypeFactory(factory.django.DjangoModelFactory[SessionType]):  # type: ignore[misc]
     class Meta:
         model = SessionType
 
@@ -76,7 +76,7 @@ class SessionTypeFactory(factory.django.DjangoModelFactory[SessionType]):
     currency = "USD"
 
 
-class BookingFactory(factory.django.DjangoModelFactory[Booking]):
+class BookingFactory(factory.django.DjangoModelFactory[Booking]):  # type: ignore[misc]
     class Meta:
         model = Booking
 

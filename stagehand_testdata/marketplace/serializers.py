@@ -23,7 +23,7 @@ class AvailabilityField(serializers.JSONField):
 
     default_error_messages = {"invalid": "true, false, 'available', 'limited' or 'unavailable'."}
 
-    def to_internal_value(self, data: Any) -> bool | str:
+    def to_internal_value(self, data: Any) -> bool | str:  # type: ignore[override]
         if not isinstance(data, bool) and not (isinstance(data, str) and data in Availability.values):
             self.fail("invalid")
         return data
@@ -70,7 +70,7 @@ class SessionTypeItem(StrictSerializer):
 
 class SessionTypesRequest(FrameSerializer):
     builderId = Identifier()
-    sessionTypes = SessionTypeItem(many=True, required=False, max_length=100)
+    sessionTypes = SessionTypeItem(many=True, required=False, max_length=100)  # type: ignore[call-arg]
 
 
 class BookingRequest(FrameSerializer):

@@ -64,7 +64,9 @@ def test_an_account_with_rights_is_refused(rights: dict[str, bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [User(username="a"), Voucher(code="a"), Author(name="a"), AnonymousUser()], ids=lambda row: type(row).__name__
+    "row",
+    [User(username="a"), Voucher(code="a"), Author(name="a"), AnonymousUser()],
+    ids=lambda row: type(row).__name__,
 )
 def test_other_rows_are_not(row: Any) -> None:
     privileges.refuse_privileged(row)

@@ -198,7 +198,7 @@ class _Batch:
             except TouchedForeignRow as error:
                 del found.ours[key]
                 self._hold([Held.entry(entry, REFERENCED, error.holders)])
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the host's own delete(); it is logged
                 log_error(logger, f"delete() of {found.model._meta.label} failed", error)
                 del found.ours[key]
                 self._hold([Held.entry(entry, DELETE_FAILED)])
