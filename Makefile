@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .NOTPARALLEL:
-.PHONY: demo serve test lint bench soak clean
+.PHONY: demo serve test test-newest lint bench soak clean
 
 demo: .venv/.installed-demo  ## the whole cycle against a live server
 	$(BIN)/python -m project.demo
@@ -14,6 +14,18 @@ serve: .venv/.installed-demo  ## the host product, kept running
 test: .venv/.installed-test
 	$(BIN)/python -m pytest -n auto
 	$(BIN)/python -m pytest --ds=tests.wagtail_host.settings tests/wagtail_host
+
+# The same tests on the newest Django that is supported: make test-newest NEWEST=python3.13
+NEWEST ?= python3.13
+NEWEST_DJANGO ?= 6.1
+TESTS ?=
+test-newest:
+	$(NEWEST) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	grep -vi '^django==' constraints.txt > .venv-newest/constraints.txt
+	.venv-newest/bin/python -m pip install --quiet -c .venv-newest/constraints.txt \
+		'django~=$(NEWEST_DJANGO).0' -e '.[factories,openapi]' --group test
+	.venv-newest/bin/python -m pytest -n auto $(TESTS)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
@@ -29,7 +41,7 @@ soak: .venv/.installed-test
 	$(BIN)/python -m benchmarks.soak
 
 clean:
-	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	rm -rf .venv .venv-newest .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each dependency group: `make demo` installs no more than the demo needs.

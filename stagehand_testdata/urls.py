@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from django.db import transaction
 from django.urls import URLPattern, path, re_path
 
 from .api import openapi
@@ -16,6 +17,7 @@ from .api.views import (
     RunViewSet,
     ScenarioViewSet,
 )
+from .operations.runs import ledger_alias
 from .registry import load_registry
 
 app_name = "stagehand_testdata"
@@ -39,9 +41,9 @@ def _routes() -> Iterator[tuple[str, type[Any], dict[str, Any], str]]:
 
 def _patterns() -> Iterator[URLPattern]:
     for route, viewset, actions, name in _routes():
-        yield path(route, viewset.as_view(actions), name=name)
+        yield path(route, _view(viewset, actions), name=name)
         # A slash at the end is accepted; the schema shows the path without.
-        yield path(f"{route}/", viewset.as_view(actions, schema=None))
+        yield path(f"{route}/", _view(viewset, actions, schema=None))
     if openapi.is_installed():
         from .api.docs import DocsView, SchemaView
 
@@ -50,7 +52,15 @@ def _patterns() -> Iterator[URLPattern]:
         yield path("docs", DocsView.as_view(), name="docs")
         yield path("docs/", DocsView.as_view())
     unknown: dict[str, Any] = dict.fromkeys(("get", "post", "patch", "delete"), "unknown")
-    yield re_path(r"^(?P<operation>[\s\S]*)$", OperationViewSet.as_view(unknown, schema=None))
+    yield re_path(r"^(?P<operation>[\s\S]*)$", _view(OperationViewSet, unknown, schema=None))
+
+
+def _view(viewset: type[Any], actions: dict[str, Any], **options: Any) -> Any:
+    """The view, with its transactions its own also where the host has ATOMIC_REQUESTS.
+
+    A purge commits batch by batch, and a call that collides with another starts its transaction over.
+    """
+    return transaction.non_atomic_requests(using=ledger_alias())(viewset.as_view(actions, **options))
 
 
 urlpatterns = list(_patterns())

@@ -116,6 +116,20 @@ class TestTelling:
         assert matches(found, Book, {"title": "Title", "blurb": ""})
         assert not matches(found, Book, {"title": "Edited", "blurb": "too"})
 
+    @isolate_apps("tests.host")
+    def test_less_than_half_is_not_enough(self) -> None:
+        class Contact(models.Model):
+            first = models.CharField(max_length=10)
+            last = models.CharField(max_length=10)
+            town = models.CharField(max_length=10)
+
+            class Meta:
+                app_label = "host"
+
+        found = take(Contact, {"first": "Ann", "last": "Other", "town": "Hull"})
+        assert matches(found, Contact, {"first": "Ann", "last": "Other", "town": "York"})
+        assert not matches(found, Contact, {"first": "Ann", "last": "Stranger", "town": "York"})
+
     def test_a_stranger_under_the_same_key_does_not_match(self) -> None:
         assert not matches(take(Voucher, {"note": "ours"}), Voucher, {"note": "a customer's"})
 

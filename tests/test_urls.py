@@ -1,0 +1,33 @@
+"""The routes in a host: whatever its own settings and names are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import NoReverseMatch, reverse
+
+from tests.conftest import Wire
+
+
+@pytest.mark.django_db(transaction=True)
+def test_transactions_are_our_own_where_the_host_has_atomic_requests(
+    new_wire: Callable[[], Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    wire = new_wire()
+    wire.entity("voucher")
+    with CaptureQueriesContext(connection) as queries:
+        wire.cleanup()
+    statements = [query["sql"] for query in queries.captured_queries]
+    assert sum(sql.startswith("COMMIT") for sql in statements) > 1
+    assert not any(sql.startswith("SAVEPOINT") for sql in statements)
+
+
+def test_the_catch_all_leaves_the_hosts_names_alone() -> None:
+    assert reverse("stagehand_testdata:run", kwargs={"testId": "x"}) == "/api/test/runs/x"
+    assert reverse("admin:index")
+    with pytest.raises(NoReverseMatch):
+        reverse("no_such_name")
