@@ -39,3 +39,9 @@ def test_no_link_in_the_docs_is_broken() -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), (page, target)
+
+
+def test_what_the_soak_runs_exists() -> None:
+    from benchmarks.soak import TESTS
+
+    assert all((ROOT / test).exists() for test in TESTS)

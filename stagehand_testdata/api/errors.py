@@ -15,6 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from .. import exceptions as ours
+from ..logs import log_error
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ def handle(error: Exception, context: Mapping[str, Any]) -> Response:
     match error:
         case ours.TestDataError():
             status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-            return _answer(status, error.code, error.message, error.details)
+            headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+            return _answer(status, error.code, error.message, error.details, headers)
         case drf.ValidationError():
             details = flatten(error.detail)
             return _answer(400, "invalid_body", summary(details), details)
@@ -64,10 +66,10 @@ def handle(error: Exception, context: Mapping[str, Any]) -> Response:
         case RequestDataTooBig():
             return _answer(413, "body_too_large", "The request body is too large.")
         case OperationalError() | InterfaceError():
-            logger.error("the database is unavailable", exc_info=error)
+            log_error(logger, "the database is unavailable", error)
             message = "The database is unavailable; nothing was done. Try again."
             return _answer(503, "unavailable", message, headers={"Retry-After": "1"})
-    logger.error("unexpected error", exc_info=error)
+    log_error(logger, "unexpected error", error)
     return _answer(500, "internal_error", "An unexpected error happened; nothing was done. The log has it.")
 
 

@@ -144,8 +144,10 @@ class TestDataViewSet(ViewSet):
     def create_in_run(self, work: Any, data: dict[str, Any], *, test_id: str) -> Any:
         """Run a creating operation in the frame: age first, then all or nothing."""
         _refuse_old(data)
+        frame = serializers.FrameSerializer().fields
+        given = {name: value for name, value in data.items() if name not in frame and value not in ({}, [])}
         return entities.perform(
-            test_id, self.owner, work, data=data, max_age_minutes=data.get("maxAgeMinutes")
+            test_id, self.owner, work, data=given, max_age_minutes=data.get("maxAgeMinutes")
         )
 
 

@@ -43,6 +43,8 @@ R = TypeVar("R")
 M = TypeVar("M", bound=models.Model)
 
 _ATTEMPTS = 3
+#: What a factory raises over a value that it cannot use.
+_BAD_VALUES = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 _REFUSED = "The database refused a row: one of its values is taken already, missing, or points nowhere."
 _FIT = "The database refused a value: it is too long or too large for its column."
 
@@ -190,7 +192,7 @@ def _guarded(work: Callable[[Creation], R], call: Creation, data: Any) -> R:
     except (TestDataError, DatabaseFault, OverflowError):
         raise
     except Exception as error:
-        if isinstance(error, ValidationError) or (data and isinstance(error, ValueError | TypeError)):
+        if isinstance(error, ValidationError) or (data and isinstance(error, _BAD_VALUES)):
             logger.info("a factory refused its values: %r", str(error))
             raise InvalidInput(f"The factory refused these values: {_first_line(error)}") from error
         log_error(logger, "a factory failed", error)

@@ -11,6 +11,7 @@ from django.contrib.auth import get_user_model
 from stagehand_testdata.models import TestEntity
 from stagehand_testdata.registry import get_registry
 from tests.conftest import Wire, error_of, host_counts
+from tests.host.factories import VoucherFactory
 from tests.host.models import Author, Book, Country
 
 from .conftest import nothing_written
@@ -259,3 +260,25 @@ class TestTypes:
 def test_a_book_is_what_its_table_holds(wire: Wire) -> None:
     book = Book.objects.get(pk=wire.entity("book", price="1.5")["id"])
     assert str(book.price) == "1.50"
+
+
+class PickyFactory(VoucherFactory):
+    """Cannot make sense of every note."""
+
+    @classmethod
+    def _create(cls, model_class: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["note"] == "strange":
+            raise AttributeError("'str' object has no attribute 'colour'")
+        return super()._create(model_class, *args, **kwargs)
+
+
+def test_a_value_that_a_factory_stumbles_over_is_the_clients_fault(wire: Wire, settings: Any) -> None:
+    settings.STAGEHAND_TESTDATA = {
+        **settings.STAGEHAND_TESTDATA,
+        "ENTITY_TYPES": {"picky": f"{__name__}.PickyFactory"},
+    }
+    assert wire.post("entities/picky").status_code == 201
+    before = host_counts()
+    response = wire.post("entities/picky", {"fields": {"note": "strange"}})
+    assert error_of(response) == (400, "invalid_body")
+    assert host_counts() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -19,6 +20,9 @@ from tests.host.models import Journal
 
 from .conftest import NEED_TEST_ID, all_counts, nothing_written, only_hosts
 from .test_parsers import is_plain, nested
+
+#: `make soak` asks for many more.
+EXAMPLES = int(os.environ.get("SOAK_EXAMPLES", "200"))
 
 #: Factories of the test host that fail on purpose.
 FAILING = {"staff", "failing", "raw"}
@@ -413,7 +417,7 @@ bodies = st.dictionaries(
 
 @pytest.mark.django_db
 @settings(
-    max_examples=200,
+    max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -429,7 +433,7 @@ def test_any_body_on_any_route_is_answered_soundly_and_can_be_taken_back(path: s
 
 @pytest.mark.django_db
 @settings(
-    max_examples=100,
+    max_examples=EXAMPLES // 2,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -450,7 +454,7 @@ def test_any_bytes_on_any_route_are_answered(path: str, raw: bytes) -> None:
 
 
 @pytest.mark.django_db
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=EXAMPLES // 2, deadline=None)
 @given(
     method=st.sampled_from(["get", "post", "patch", "delete", "put"]),
     path=st.text(max_size=40).map(
