@@ -10,8 +10,8 @@ written, and a row is ours only while enough of them still match:
     Where a row has none of these but only pointers and numbers, its pointers (else its numbers, else its
     texts, however little they say).
 ``half``
-    For models with no such column: the texts and unique columns. At least half must match, so that an
-    ordinary edit of a title survives and a stranger under the same key does not.
+    For models with no such column: the texts and unique columns. At least half must match, so that an edit
+    of one of two survives and a stranger under the same key does not.
 
 Only digests are stored, never values. When in doubt the row is not ours, and stays.
 """

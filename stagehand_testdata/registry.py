@@ -135,6 +135,23 @@ class WireOperation:
     description: str = ""
 
 
+#: Routes that no host's operation may take.
+BUILT_IN = frozenset(
+    {
+        "batch",
+        "cleanup",
+        "docs",
+        "entities",
+        "entity-types",
+        "runs",
+        "scenarios",
+        "schema",
+        "shadow-copies",
+        "verify-access",
+    }
+)
+
+
 class Catalogue(Generic[Entry]):
     """Registrations of one kind, by name, in the order in which they came."""
 
@@ -155,6 +172,8 @@ class Catalogue(Generic[Entry]):
                 )
             if name in taken:
                 raise DuplicateName(f"Two registrations of {self.kind} are called '{name}'.")
+        if isinstance(entry, WireOperation) and entry.name in BUILT_IN:
+            raise DuplicateName(f"'{entry.name}' is a route of this app; call the operation something else.")
         self._entries[entry.name] = entry
 
     def get(self, name: str) -> Entry | None:

@@ -16,8 +16,10 @@ from django.db import models
 from stagehand_testdata import registry
 from stagehand_testdata.exceptions import ConfigurationError, DuplicateName
 from stagehand_testdata.registry import (
+    BUILT_IN,
     Catalogue,
     EntityType,
+    Registry,
     Scenario,
     WireOperation,
     get_registry,
@@ -267,3 +269,11 @@ class TestResolving:
 def test_models_are_what_is_made() -> None:
     for entity_type in get_registry().entity_types:
         assert issubclass(entity_type.model, models.Model)
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_an_operation_of_a_hosts_own_takes_no_route_of_ours(name: str) -> None:
+    operations = Registry().operations
+    with pytest.raises(DuplicateName):
+        operations.add(WireOperation(name, "x.make", request="x.Request", response="x.Response"))
+    assert name not in operations

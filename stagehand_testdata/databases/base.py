@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from django.db import connections
+from django.db import OperationalError, connections
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import Aggregate, CharField, Model, QuerySet
 from django.db.models.sql import Query
@@ -43,6 +43,10 @@ class Database:
         if not rows.using(self.alias).select_for_update(of=of).values_list("pk"):
             return []
         return list(rows.using(self.alias))
+
+    def chose_a_victim(self, error: OperationalError) -> bool:
+        """Whether the database broke off a healthy transaction, to be done again: a deadlock and the like."""
+        return False
 
     def is_index(self, model: type[Model]) -> bool:
         """Whether the model's table only mirrors others, kept in step by the database itself."""

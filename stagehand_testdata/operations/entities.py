@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
-from django.db import DataError, IntegrityError, models, router, transaction
+from django.db import DataError, IntegrityError, OperationalError, models, router, transaction
 from django.db import Error as DatabaseFault
 from django.db.models import Exists
 from django.utils.duration import duration_string
@@ -19,6 +19,7 @@ from django.utils.duration import duration_string
 from .. import context
 from ..access import privileges
 from ..conf import settings
+from ..databases import database
 from ..exceptions import (
     ConfigurationError,
     Conflict,
@@ -42,7 +43,9 @@ logger = logging.getLogger(__name__)
 R = TypeVar("R")
 M = TypeVar("M", bound=models.Model)
 
-_ATTEMPTS = 3
+#: How often a call starts over: with other numbers, with small ones, after a deadlock.
+_ATTEMPTS = 5
+_COLLISIONS = 2
 #: What a factory raises over a value that it cannot use.
 _BAD_VALUES = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 _REFUSED = "The database refused a row: one of its values is taken already, missing, or points nowhere."
@@ -82,10 +85,10 @@ class Creation:
 
         Raises UnknownEntityType, FactoryFailed, Conflict, InvalidInput.
         """
-        from . import factories
-
         entity_type = entity_type_named(type_name)
         factory_class = entity_type.load_factory()
+        from . import factories  # after the line that says what is missing where factory_boy is
+
         reason = unownable(entity_type.model)
         if reason is not None:
             raise ConfigurationError(f"Entity type '{type_name}' cannot be owned safely: {reason}")
@@ -93,7 +96,7 @@ class Creation:
             last: int = self.run.last_ordinal  # type: ignore[attr-defined]
             self._values = factories.Values(self.run.seed, last, self._attempt, self._compact)
         instance = factories.create(factory_class, self._values, fields)
-        if not isinstance(instance, models.Model) or instance.pk is None:
+        if not isinstance(instance, models.Model) or instance._state.adding or instance.pk is None:
             raise FactoryFailed(f"The factory of '{type_name}' gave no saved row.")
         self.made.append((entity_type, instance))
         return instance
@@ -146,17 +149,22 @@ def perform(
     InvalidInput, anything else that a factory raises is FactoryFailed.
     """
     alias = runs.ledger_alias()
+    collisions = 0
     compact = False
     for attempt in range(_ATTEMPTS):
         last = attempt == _ATTEMPTS - 1
         try:
             with transaction.atomic(using=alias):
                 return _perform_once(
-                    test_id, owner, work, data, max_age_minutes, attempt=attempt, compact=compact
+                    test_id, owner, work, data, max_age_minutes, collisions=collisions, compact=compact
                 )
         except IntegrityError as error:
-            if last:
+            if last or collisions == _COLLISIONS:
                 raise Conflict(_REFUSED) from error
+            collisions += 1
+        except OperationalError as error:
+            if last or not database(alias).chose_a_victim(error):
+                raise
         except (DataError, OverflowError) as error:
             if last or compact:
                 raise InvalidInput(_FIT) from error
@@ -171,14 +179,14 @@ def _perform_once(
     data: Any,
     max_age_minutes: float | None,
     *,
-    attempt: int,
+    collisions: int,
     compact: bool,
 ) -> R:
     book = AddressBook(test_id, named_in(data))
-    run = runs.hold(test_id, owner, exclusive=attempt > 0, annotations=book.annotation())
+    run = runs.hold(test_id, owner, exclusive=collisions > 0, annotations=book.annotation())
     book.read(getattr(run, "held_addresses", None))
     runs.extend_session(run, max_age_minutes)
-    call = Creation(run, book, attempt=attempt, compact=compact)
+    call = Creation(run, book, attempt=collisions, compact=compact)
     with context.use_run(context.CurrentRun(run.pk, run.test_id)), recording_inserts() as recorder:
         result = _guarded(work, call, data)
     _enter(run, call, recorder.rows)

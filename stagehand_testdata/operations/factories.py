@@ -39,7 +39,8 @@ from .. import seeding
 #: 32-bit column, so that a unique `Sequence` does not collide between runs or with the first real rows.
 _NUMBERS_PER_RUN = 1000
 _RUNS = 2_000_000
-_COMPACT_RUNS = 30
+#: Where a small integer column leaves room above.
+_COMPACT = 30_000
 
 Place = tuple[object, ...]
 
@@ -64,8 +65,9 @@ class Values:
 
     @cached_property
     def base(self) -> int:
-        runs = _COMPACT_RUNS if self.compact else _RUNS
-        return seeding.number(self.seed, "sequence", self.attempt, limit=runs) * _NUMBERS_PER_RUN
+        if self.compact:
+            return seeding.number(self.seed, "sequence", self.attempt, limit=_COMPACT)
+        return seeding.number(self.seed, "sequence", self.attempt, limit=_RUNS) * _NUMBERS_PER_RUN
 
     def nth(self, sequence: int) -> int:
         return max(sequence - self.base, 0)
@@ -85,11 +87,6 @@ def create(factory_class: Any, values: Values, fields: Mapping[str, Any]) -> Any
             return factory_class.create(**fields)
     finally:
         _values.reset(token)
-
-
-def declared_names(factory_class: Any) -> set[str]:
-    """What the factory itself gives a value to."""
-    return set(factory_class._meta.pre_declarations) | set(factory_class._meta.post_declarations)
 
 
 class _SeededMeta:
