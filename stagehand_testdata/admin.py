@@ -32,6 +32,7 @@ from django.utils.timesince import timesince, timeuntil
 from django.utils.timezone import localtime
 
 from .exceptions import TestDataError
+from .logs import log_error
 from .models import Receipt, TestEntity, TestRun
 from .operations import runs
 from .operations.purge.plan import EXPLANATIONS, Plan, make_plan
@@ -415,9 +416,9 @@ class TestRunAdmin(LedgerAdmin):
         """Between the look at the digest and this, the run may still have grown: by rows of its own only."""
         try:
             outcome: Outcome = purge_run(run)
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - it is logged, and told to the user
             # One poisoned run must not keep the others waiting.
-            logger.exception("the purge of %s failed", run.test_id)
+            log_error(logger, f"the purge of {run.test_id} failed", error)
             text = f"{run}: the purge failed; the server's log has the reason. It can be repeated."
             self.message_user(request, text, messages.ERROR)
             return

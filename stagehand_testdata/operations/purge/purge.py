@@ -99,7 +99,6 @@ def delete_run(run: TestRun) -> Outcome:
 
 def due_runs(
     *,
-    owner: str | None = None,
     test_id: str | None = None,
     expired: bool = False,
     scope: str | None = None,
@@ -109,8 +108,6 @@ def due_runs(
     found = TestRun.objects.using(runs.ledger_alias()).unfinished().order_by("opened_at", "pk")
     if expired:
         found = found.expired()
-    if owner is not None:
-        found = found.filter(owner=owner)
     if test_id is not None:
         found = found.filter(test_id=test_id)
     if scope is not None:
