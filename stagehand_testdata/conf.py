@@ -57,7 +57,9 @@ class Settings:
     MAX_BODY_BYTES = Setting(1024 * 1024)
     MAX_BODY_DEPTH = Setting(20)
     MAX_ROWS_PER_CALL = Setting(1000)
-    PURGE_BATCH_SIZE = Setting(2000)
+    PURGE_BATCH_SIZE = Setting(5000)
+    MAX_ROWS_PER_PURGE = Setting(100_000)
+    MAX_TABLE_SHARE = Setting[float](1.0, int, float)
 
     @classmethod
     def all(cls) -> dict[str, Setting[Any]]:

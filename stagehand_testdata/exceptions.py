@@ -20,12 +20,16 @@ Which HTTP status a code becomes is said in one place, `api/errors.py`.
     │   └── UnknownScenario     unknown_scenario
     ├── TooOld                  test_too_old
     ├── Conflict                conflict
-    │   └── RunClosed           run_closed
+    │   ├── RunClosed           run_closed
+    │   ├── PurgeHalted         confirmation_needed
+    │   └── PlanChanged         plan_changed
     ├── FactoryFailed           factory_failed
     │   ├── UntrackedWrite      untracked_write
     │   └── PrivilegedAccount   privileged_account
+    ├── ExternalFailed          external_failed
     └── ConfigurationError      misconfigured
-        └── DuplicateName       duplicate_name
+        ├── DuplicateName       duplicate_name
+        └── GuardsDisabled      guards_disabled
 """
 
 from __future__ import annotations
@@ -140,6 +144,24 @@ class RunClosed(Conflict):
     code = "run_closed"
 
 
+class PurgeHalted(Conflict):
+    """The purge would remove more than it may without being confirmed."""
+
+    code = "confirmation_needed"
+
+
+class PlanChanged(Conflict):
+    """The plan is not the one that was confirmed; nothing was removed."""
+
+    code = "plan_changed"
+
+
+class ExternalFailed(TestDataError):
+    """Something outside the database could not be made; it is in the ledger, and the purge removes it."""
+
+    code = "external_failed"
+
+
 class FactoryFailed(TestDataError):
     """The factory of this entity type failed; nothing was created. The server's log has the reason."""
 
@@ -168,3 +190,9 @@ class DuplicateName(ConfigurationError):
     """Two registrations use the same name."""
 
     code = "duplicate_name"
+
+
+class GuardsDisabled(ConfigurationError):
+    """The database's guards were installed here and are not all awake; 'manage.py testdata guards' tells."""
+
+    code = "guards_disabled"

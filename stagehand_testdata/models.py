@@ -14,6 +14,7 @@ from django.db import models
 from django.db.models import F, OuterRef, Q
 from django.db.models.functions import Cast, Now
 
+from .indexes import StandingIndex
 from .seeding import SEED_LIMIT
 
 Model = type[models.Model]
@@ -65,6 +66,15 @@ class TestRun(models.Model):
     closed_at = models.DateTimeField(null=True, blank=True)
     deleted_at = models.DateTimeField(
         null=True, blank=True, help_text="When DELETE asked for it to be gone from the API."
+    )
+    purge_failures = models.PositiveIntegerField(
+        default=0, help_text="Purges in a row that failed or got nowhere."
+    )
+    next_purge_at = models.DateTimeField(
+        null=True, blank=True, help_text="The reaper leaves the run alone until then."
+    )
+    purge_error = models.CharField(
+        max_length=300, blank=True, default="", help_text="Why the last purge did not finish."
     )
 
     objects = TestRunQuerySet.as_manager()
@@ -173,7 +183,8 @@ class TestEntity(models.Model):
         GONE = "gone", "already gone"
         QUARANTINED = "quarantined"
 
-    run = models.ForeignKey(TestRun, on_delete=models.PROTECT, related_name="entities")
+    # The constraint on (run, ordinal) is the index that a foreign key wants.
+    run = models.ForeignKey(TestRun, on_delete=models.PROTECT, related_name="entities", db_index=False)
     ordinal = models.PositiveIntegerField(help_text="Its place in the run, from 1.")
     type = models.CharField(max_length=128)
     origin = models.CharField(max_length=12, choices=Origin.choices)
@@ -186,6 +197,9 @@ class TestEntity(models.Model):
     key_bigint = models.BigIntegerField(null=True, blank=True, editable=False)
     key_uuid = models.UUIDField(null=True, blank=True, editable=False)
     fingerprint = models.JSONField(default=dict, editable=False)
+    reference = models.CharField(
+        max_length=255, blank=True, default="", help_text="What an outside system calls it."
+    )
     # 0 while the row stands, the entry's own id afterwards: a key is unique among standing rows only,
     # on databases that have no partial unique index too.
     tombstone = models.BigIntegerField(default=0, editable=False)
@@ -198,9 +212,6 @@ class TestEntity(models.Model):
         verbose_name_plural = "test entities"
         constraints = [
             models.UniqueConstraint(fields=["run", "ordinal"], name="stagehand_entity_run_ordinal"),
-            models.UniqueConstraint(
-                fields=["model", "key_text", "database", "tombstone"], name="stagehand_entity_one_standing"
-            ),
             models.CheckConstraint(
                 condition=Q(state__in=("live", "quarantined"), tombstone=0)
                 | (Q(state__in=("removed", "gone")) & ~Q(tombstone=0)),
@@ -208,9 +219,12 @@ class TestEntity(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["run", "model", "tombstone"], name="stagehand_entity_run_model"),
-            models.Index(fields=["model", "key_bigint"], name="stagehand_entity_bigint"),
-            models.Index(fields=["model", "key_uuid"], name="stagehand_entity_uuid"),
+            StandingIndex(
+                fields=["model", "key_text", "database"], name="stagehand_entity_standing", unique=True
+            ),
+            StandingIndex(fields=["run", "model", "id"], name="stagehand_entity_of_run"),
+            StandingIndex(fields=["model", "key_bigint"], name="stagehand_entity_by_bigint"),
+            StandingIndex(fields=["model", "key_uuid"], name="stagehand_entity_by_uuid"),
         ]
         ordering = ["run", "ordinal"]
 
@@ -232,6 +246,32 @@ def entries_of_outer_row(model: type[models.Model], run: Any) -> TestEntityQuery
     column = key_column(model)
     key = Cast(OuterRef("pk"), models.CharField()) if column == "key_text" else OuterRef("pk")
     return TestEntity.objects.standing().of_model(model).filter(run=run, **{column: key})
+
+
+class Guard(models.Model):
+    """A table on which `manage.py testdata guards install` put its triggers, and which ones."""
+
+    table = models.CharField(max_length=255, unique=True)
+    model = models.CharField(max_length=128)
+    definition = models.CharField(max_length=64, help_text="A digest of the triggers as they were installed.")
+    installed_at = models.DateTimeField(
+        db_default=Now(), help_text="Entries made since are closed by the database when their row goes."
+    )
+
+    class Meta:
+        ordering = ["table"]
+
+    def __str__(self) -> str:
+        return self.table
+
+
+class PurgeUnderWay(models.Model):
+    """A purge's transaction tells the triggers of SQLite whose rows it removes: a row that never commits."""
+
+    run_id = models.BigIntegerField(primary_key=True)
+
+    def __str__(self) -> str:
+        return str(self.run_id)
 
 
 class Receipt(models.Model):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from django.db import OperationalError, connections
@@ -51,6 +53,19 @@ class Database:
     def is_index(self, model: type[Model]) -> bool:
         """Whether the model's table only mirrors others, kept in step by the database itself."""
         return False
+
+    @contextmanager
+    def purging(self, run_id: int) -> Iterator[None]:
+        """Within the block the guards are awake: they refuse whatever is done to a row not of this run.
+
+        Belongs into the transaction that removes the rows, and says so to its connection alone.
+        """
+        yield
+
+    @contextmanager
+    def unguarded(self) -> Iterator[None]:
+        """A pause within `purging`, for rows that this very transaction has made."""
+        yield
 
     def surface_broken_references(self) -> None:
         """Raise IntegrityError now where the commit would, if the database can say so cheaply."""

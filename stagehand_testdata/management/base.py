@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandError
@@ -38,3 +39,25 @@ class TestDataCommand(BaseCommand):
 
     def write_json(self, value: Any) -> None:
         self.stdout.write(json.dumps(value, indent=2, default=str))
+
+    def write_rows(self, rows: Sequence[Mapping[str, Any]], *, as_json: bool = False) -> None:
+        """A table with a column for each key, or a JSON array."""
+        if as_json:
+            self.write_json(rows)
+            return
+        if not rows:
+            self.stdout.write("None.")
+            return
+        shown = [{name: _cell(value) for name, value in row.items()} for row in rows]
+        widths = {name: max(len(name), *(len(row[name]) for row in shown)) for name in shown[0]}
+        self.stdout.write("  ".join(name.ljust(width) for name, width in widths.items()).rstrip())
+        for row in shown:
+            self.stdout.write("  ".join(row[name].ljust(width) for name, width in widths.items()).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {name}" for name, count in value.items()) or "nothing"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return value.isoformat(sep=" ", timespec="seconds") if hasattr(value, "isoformat") else str(value)

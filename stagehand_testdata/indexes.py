@@ -1,0 +1,48 @@
+"""Indexes over the part of the ledger that matters to a purge: the entries whose row is still there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.backends.ddl_references import Statement
+
+
+class StandingIndex(models.Index):
+    """An index over standing entries alone; over all of them on databases without partial indexes.
+
+    Closing an entry then writes to no such index, which is most of the price of closing it. With `unique`, no
+    two standing entries have the same values. Without partial indexes the column `tombstone` is added, which
+    is 0 for a standing entry and its own id for any other.
+    """
+
+    def __init__(self, *, unique: bool = False, **kwargs: Any) -> None:
+        self.unique = unique
+        super().__init__(**kwargs)
+
+    def deconstruct(self) -> Any:
+        path, args, kwargs = super().deconstruct()
+        return path, args, {**kwargs, "unique": True} if self.unique else kwargs
+
+    def create_sql(
+        self,
+        model: type[models.Model],
+        schema_editor: BaseDatabaseSchemaEditor,
+        using: str = "",
+        **kwargs: Any,
+    ) -> Statement:
+        editor: Any = schema_editor
+        partial = editor.connection.features.supports_partial_indexes
+        names = list(self.fields) if partial else [*self.fields, "tombstone"]
+        sql = editor.sql_create_index
+        statement: Statement = editor._create_index_sql(
+            model,
+            fields=[model._meta.get_field(name) for name in names],
+            name=self.name,
+            using=using,
+            condition=f"{editor.quote_name('tombstone')} = 0" if partial else None,
+            sql=sql.replace("CREATE INDEX", "CREATE UNIQUE INDEX") if self.unique else sql,
+            **kwargs,
+        )
+        return statement
