@@ -161,6 +161,17 @@ class EndFilter(admin.SimpleListFilter):
         return queryset.filter(state=TestRun.State.CLOSED) if self.value() else queryset
 
 
+class FailingFilter(admin.SimpleListFilter):
+    title = "purge"
+    parameter_name = "purge"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("failing", "The last one did not finish")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[TestRun]) -> QuerySet[TestRun]:
+        return queryset.filter(purge_failures__gt=0) if self.value() else queryset
+
+
 class RowsFilter(admin.SimpleListFilter):
     title = "rows"
     parameter_name = "rows"
@@ -237,7 +248,7 @@ def count_in(state: TestEntity.State) -> Coalesce:
 @admin.register(TestRun)
 class TestRunAdmin(LedgerAdmin):
     list_display = ["run", "state_badge", "ends", *map(count_column, STATES), "scope", "owner", "opened_at"]
-    list_filter = [EndFilter, RowsFilter, "state", "scope"]
+    list_filter = [EndFilter, FailingFilter, RowsFilter, "state", "scope"]
     search_fields = ["test_id", "label", "owner", "build_id", "test_user_email"]
     search_help_text = "Test ID, label, owner, build or e-mail"
     date_hierarchy = "opened_at"
@@ -250,6 +261,7 @@ class TestRunAdmin(LedgerAdmin):
             "Times",
             {"fields": ["opened_at", "expires_at", "latest_end", "closing_at", "closed_at", "deleted_at"]},
         ),
+        ("Purges that did not finish", {"fields": ["purge_failures", "purge_error", "next_purge_at"]}),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TestRun]:
@@ -265,9 +277,11 @@ class TestRunAdmin(LedgerAdmin):
 
     @admin.display(description="state", ordering="state")
     def state_badge(self, run: Any) -> SafeString:
-        if run.state == TestRun.State.OPEN and run.expires_at <= run.now:
-            return badge("expired", "expired")
-        return badge(run.state, run.get_state_display())
+        expired = run.state == TestRun.State.OPEN and run.expires_at <= run.now
+        state = badge("expired", "expired") if expired else badge(run.state, run.get_state_display())
+        if not run.purge_failures:
+            return state
+        return format_html("{} {}", state, badge("quarantined", f"purge failed {run.purge_failures} times"))
 
     @admin.display(description="run", ordering="test_id")
     def run(self, run: TestRun) -> SafeString:
@@ -345,14 +359,18 @@ class TestRunAdmin(LedgerAdmin):
     @admin.action(description="Purge selected test runs…", permissions=["purge"])
     def purge(self, request: HttpRequest, queryset: QuerySet[TestRun]) -> HttpResponse | None:
         """Show what a purge would do; with the digests of what was shown, do it."""
-        plans = [(run, make_plan(run)) for run in self._selected(request, queryset)]
+        try:
+            plans = [(run, make_plan(run)) for run in self._selected(request, queryset)]
+        except TestDataError as refused:
+            self.message_user(request, refused.message, messages.ERROR)
+            return None
         if not plans:
             return None
         shown = set(request.POST.getlist("digest"))
         if shown != {plan.digest for _, plan in plans}:
             return self._confirm_purge(request, plans, changed=bool(shown))
-        for run, _ in plans:
-            self._purge_one(request, run)
+        for run, plan in plans:
+            self._purge_one(request, run, plan)
         return None
 
     @admin.action(description="Renew selected test runs", permissions=["renew"])
@@ -412,10 +430,13 @@ class TestRunAdmin(LedgerAdmin):
             "digest": plan.digest,
         }
 
-    def _purge_one(self, request: HttpRequest, run: TestRun) -> None:
-        """Between the look at the digest and this, the run may still have grown: by rows of its own only."""
+    def _purge_one(self, request: HttpRequest, run: TestRun, plan: Plan) -> None:
+        """Carry out the plan that was shown and confirmed, or nothing."""
         try:
-            outcome: Outcome = purge_run(run)
+            outcome: Outcome = purge_run(run, expect=plan.digest)
+        except TestDataError as refused:
+            self.message_user(request, f"{run}: {refused.message}", messages.ERROR)
+            return
         except Exception as error:  # noqa: BLE001 - it is logged, and told to the user
             # One poisoned run must not keep the others waiting.
             log_error(logger, f"the purge of {run.test_id} failed", error)

@@ -1,6 +1,9 @@
-"""The composition root: what the host's start-up pays for, which is nothing but the checks."""
+"""The composition root: what the host's start-up pays for, which is the checks and two receivers."""
+
+from typing import Any
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate, pre_migrate
 
 
 class StagehandTestdataConfig(AppConfig):
@@ -11,3 +14,18 @@ class StagehandTestdataConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks  # noqa: F401 - registers them
+
+        pre_migrate.connect(lift_guards, sender=self)
+        post_migrate.connect(renew_guards, sender=self)
+
+
+def lift_guards(using: str, plan: Any, **kwargs: Any) -> None:
+    from .operations import guards
+
+    guards.before_migrate(using, plan)
+
+
+def renew_guards(using: str, **kwargs: Any) -> None:
+    from .operations import guards
+
+    guards.after_migrate(using)

@@ -17,9 +17,12 @@ from django.core.checks import CheckMessage, Error, Tags, register
 from django.utils.module_loading import import_string
 
 from .conf import NAME, Settings, raw, settings
+from .databases import database
 from .exceptions import ConfigurationError, DuplicateName
+from .operations import guards
 from .operations.entities import settable_fields, unownable
-from .registry import EntityType, load_registry
+from .operations.runs import ledger_alias
+from .registry import EntityType, ExternalType, load_registry
 
 Messages = Iterator[CheckMessage]
 
@@ -34,14 +37,55 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
 
 @register(Tags.models)
 def check_registry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E010 to E013, W014: the registrations. Factories are imported only where the gate can open."""
+    """E010 to E013, W014, E015: the registrations. Factories are imported only where the gate can open."""
     if settings.ENABLED is False:
         return list(_paths_only())
     registry = load_registry()
     found: list[CheckMessage] = [_problem(problem) for problem in registry.problems]
     for entity_type in registry.entity_types:
         found += _entity_type(entity_type)
+    for external_type in registry.external_types:
+        found += _external_type(external_type)
     return found
+
+
+@register(Tags.database)
+def check_guards(
+    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """W020 to W022: the guards in the database. They ask it, so only where Django was told to.
+
+    No errors among them: `migrate` would stop at one, and it is `migrate` that puts guards up again.
+    """
+    alias = ledger_alias()
+    if alias not in (databases or ()) or not guards.can_tell(alias):
+        return []
+    return list(_guards(alias))
+
+
+def _guards(alias: str) -> Messages:
+    found = guards.status(alias)
+    installed = [each for each in found if each.recorded]
+    if settings.ENABLED is not False and not installed:
+        yield checks.Warning(
+            "No guards are installed in the database: the purge proves its rows by their fingerprints alone.",
+            hint="Type 'manage.py testdata guards install' once migrations are through; see docs/guards.md.",
+            id="stagehand.W020",
+        )
+    broken = [each for each in installed if each.broken]
+    if broken:
+        named = ", ".join(f"{each.table} ({each.state.value})" for each in broken)
+        yield checks.Warning(
+            f"Guards that were installed in the database are not awake: {named}. No purge runs.",
+            hint="Type 'manage.py testdata guards install', and find out who changed them.",
+            id="stagehand.W021",
+        )
+    if installed and not database(alias).closes_entries:
+        yield checks.Warning(
+            "The guards of this database do not see its own cascades, nor TRUNCATE.",
+            hint="Let no foreign key of yours have ON DELETE CASCADE or SET NULL in the database itself.",
+            id="stagehand.W022",
+        )
 
 
 def _unknown_or_mistyped() -> Messages:
@@ -123,6 +167,17 @@ def _unknown_path(message: str) -> CheckMessage:
         hint="Give the path of a factory_boy DjangoModelFactory; install the extra 'factories'.",
         id="stagehand.E010",
     )
+
+
+def _external_type(external_type: ExternalType) -> Messages:
+    try:
+        external_type.load_handler()
+    except ConfigurationError as problem:
+        yield Error(
+            problem.message,
+            hint="Give the path of a class like ExternalHandler in stagehand_testdata.registry.",
+            id="stagehand.E015",
+        )
 
 
 def _entity_type(entity_type: EntityType) -> Messages:

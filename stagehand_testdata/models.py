@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from django.db import models
-from django.db.models import F, OuterRef, Q
-from django.db.models.functions import Cast, Now
+from django.db.models import F, OuterRef, Q, Value
+from django.db.models.functions import Cast, Concat, Now
 
 from .indexes import StandingIndex
 from .seeding import SEED_LIMIT
@@ -244,7 +244,17 @@ class TestEntity(models.Model):
 def entries_of_outer_row(model: type[models.Model], run: Any) -> TestEntityQuerySet:
     """The standing entries of `run` for the row of `model` that the query around this one looks at."""
     column = key_column(model)
-    key = Cast(OuterRef("pk"), models.CharField()) if column == "key_text" else OuterRef("pk")
+    key: Any = OuterRef("pk")
+    pk = model._meta.pk
+    if isinstance(pk, models.CompositePrimaryKey):
+        parts: list[Any] = []
+        fields: tuple[Any, ...] = pk.fields
+        for field in fields:
+            parts += [Value('", "'), Cast(OuterRef(field.attname), models.CharField())]
+        # As `Key.of` writes it. A part that needs escaping finds no entry: then the row counts as real.
+        key = Concat(Value('["'), *parts[1:], Value('"]'), output_field=models.CharField())
+    elif column == "key_text":
+        key = Cast(OuterRef("pk"), models.CharField())
     return TestEntity.objects.standing().of_model(model).filter(run=run, **{column: key})
 
 

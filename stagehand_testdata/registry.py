@@ -1,4 +1,4 @@
-"""What can be made here: entity types, scenarios and the host's own wire operations.
+"""What can be made here: entity types, things outside the database, scenarios, the host's own operations.
 
 Registrations come from `ENTITY_TYPES` in the settings and from a `testdata` module in any installed app::
 
@@ -135,6 +135,67 @@ class WireOperation:
     description: str = ""
 
 
+class ExternalHandler:
+    """How one kind of thing outside the database is made and removed: a host writes a subclass.
+
+    Neither method is ever called within a transaction of ours. Each call is tried `attempts` times.
+    """
+
+    attempts = 4
+    #: Seconds before the second attempt; each further one waits twice as long.
+    backoff = 0.2
+    #: Seconds after which the handler's own client must give up. Nobody else stops a call that hangs.
+    timeout = 10.0
+
+    def create(self, key: str, fields: Mapping[str, Any]) -> str:
+        """Make it under `key`; returns what the outside calls it, empty where it has no name of its own.
+
+        `key` is the idempotency key too: an attempt whose answer was lost is made again with the same one.
+        """
+        raise NotImplementedError
+
+    def remove(self, key: str, reference: str) -> None:
+        """See to it that it is not there; what never was, or is gone already, is no error.
+
+        `reference` is empty where `create` never answered: find it by `key`.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalType:
+    """A name and a handler: something outside the database that a run may hold.
+
+    `handler`
+        Dotted path of a subclass of `ExternalHandler`, or the class.
+    """
+
+    name: str
+    handler: str | type[ExternalHandler]
+    description: str = ""
+
+    def load_handler(self) -> ExternalHandler:
+        """A handler; raises ConfigurationError where the path leads to none, or it cannot be set up."""
+        found = self.handler
+        try:
+            if isinstance(found, str):
+                found = import_string(found)
+            if not (isinstance(found, type) and issubclass(found, ExternalHandler)):
+                raise ConfigurationError(
+                    f"External type '{self.name}': {self.handler!r} is no subclass of ExternalHandler."
+                )
+            return found()
+        except ConfigurationError:
+            raise
+        except Exception as error:  # whatever the host's module raises while it is imported
+            raise ConfigurationError(
+                f"External type '{self.name}': cannot load {self.handler!r} ({error})."
+            ) from error
+
+
+#: Under this type files in storage are entered.
+FILE = "file"
+
 #: Routes that no host's operation may take.
 BUILT_IN = frozenset(
     {
@@ -158,13 +219,15 @@ class Catalogue(Generic[Entry]):
     def __init__(self, kind: str, entry_class: type[Entry]) -> None:
         self.kind = kind
         self.entry_class = entry_class
+        #: The catalogue whose names are taken here too.
+        self.beside: Catalogue[Any] | None = None
         self._entries: dict[str, Entry] = {}
 
     def add(self, entry: Entry) -> None:
         """Register `entry`; raises and changes nothing where it is none, or its name is bad or taken."""
         if not isinstance(entry, self.entry_class):
             raise ConfigurationError(f"{entry!r} is not {self.kind}: write {self.entry_class.__name__}(…).")
-        taken = {name for each in self for name in _names(each)}
+        taken = self.names()
         for name in _names(entry):
             if not isinstance(name, str) or not _NAME.fullmatch(name):
                 raise ConfigurationError(
@@ -172,9 +235,17 @@ class Catalogue(Generic[Entry]):
                 )
             if name in taken:
                 raise DuplicateName(f"Two registrations of {self.kind} are called '{name}'.")
+            if self.beside is not None and name in self.beside.names():
+                raise DuplicateName(f"'{name}' is the name of {self.beside.kind} already.")
         if isinstance(entry, WireOperation) and entry.name in BUILT_IN:
             raise DuplicateName(f"'{entry.name}' is a route of this app; call the operation something else.")
+        if isinstance(entry, ExternalType) and entry.name == FILE:
+            raise DuplicateName(f"'{FILE}' is what files in storage are entered as; choose another name.")
         self._entries[entry.name] = entry
+
+    def names(self) -> set[Any]:
+        """Every name and plural that is taken."""
+        return {name for each in self for name in _names(each)}
 
     def get(self, name: str) -> Entry | None:
         return self._entries.get(name)
@@ -205,10 +276,15 @@ class Registry:
         self.entity_types: Catalogue[EntityType] = Catalogue("an entity type", EntityType)
         self.scenarios: Catalogue[Scenario] = Catalogue("a scenario", Scenario)
         self.operations: Catalogue[WireOperation] = Catalogue("an operation", WireOperation)
+        self.external_types: Catalogue[ExternalType] = Catalogue("an external type", ExternalType)
+        # Receipts count both by name, and clean-ups list both by name.
+        self.external_types.beside, self.entity_types.beside = self.entity_types, self.external_types
         self.problems: list[ConfigurationError] = []
 
     def __repr__(self) -> str:
-        return f"<Registry {self.entity_types!r} {self.scenarios!r} {self.operations!r}>"
+        return (
+            f"<Registry {self.entity_types!r} {self.scenarios!r} {self.operations!r} {self.external_types!r}>"
+        )
 
     def add_all(self, catalogue: Catalogue[Any], entries: Iterable[Any]) -> None:
         """Register each; what cannot be is taken down as a problem, and the next one follows."""
@@ -259,7 +335,7 @@ def load_registry() -> Registry:
         except Exception as error:  # noqa: BLE001 - the host's module; its URLs must load all the same
             registry.problems.append(ConfigurationError(f"Cannot import {config.name}.testdata ({error!r})."))
             continue
-        for name in ("entity_types", "scenarios", "operations"):
+        for name in ("entity_types", "scenarios", "operations", "external_types"):
             entries = getattr(module, name, ())
             if isinstance(entries, Iterable):
                 registry.add_all(getattr(registry, name), entries)

@@ -3,7 +3,7 @@
 from project.settings import *  # noqa: F403
 from project.settings import INSTALLED_APPS, STAGEHAND_TESTDATA
 
-INSTALLED_APPS = [*INSTALLED_APPS, "tests.host"]
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.host", "tests.outside"]
 STAGEHAND_TESTDATA = {
     **STAGEHAND_TESTDATA,
     "ENABLED": True,

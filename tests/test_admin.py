@@ -25,6 +25,7 @@ from pytest_django.asserts import assertContains, assertNotContains
 from stagehand_testdata import admin as testdata_admin
 from stagehand_testdata.models import Receipt, TestEntity, TestRun
 from stagehand_testdata.operations import entities, runs
+from stagehand_testdata.operations.purge import failures
 from stagehand_testdata.operations.purge.purge import purge_run
 from tests.conftest import host_counts
 from tests.host.models import Author, Book, Loan, Note, Voucher
@@ -409,6 +410,26 @@ class TestRowLinks:
         assert self.links(boss, entry) == set()
 
 
+class TestPurgesThatDidNotFinish:
+    def test_are_marked_in_the_list_found_by_a_filter_and_explained_on_the_page(self, boss):
+        bad, good = make("stagehand_test_bad"), make("stagehand_test_good")
+        for _ in range(2):
+            failures.failed(bad, "held by <b>real</b> rows")
+        listed = boss.get(url(TestRun), {"purge": "failing"}).content.decode()
+        assert bad.test_id in listed
+        assert good.test_id not in listed
+        assert "purge failed 2 times" in listed
+        page = boss.get(url(TestRun, "change", bad.pk)).content.decode()
+        assert "held by &lt;b&gt;real&lt;/b&gt; rows" in page
+        assert "purge failed" not in boss.get(url(TestRun, "change", good.pk)).content.decode()
+
+    def test_are_forgotten_once_one_has_finished(self, boss):
+        run = make("stagehand_test_bad")
+        failures.failed(run, "something")
+        failures.succeeded(run)
+        assert "purge failed" not in boss.get(url(TestRun, "change", run.pk)).content.decode()
+
+
 class TestViewOnly:
     """Not even a superuser can add, change or delete what the purge relies on."""
 
@@ -577,10 +598,10 @@ class TestPurge:
     def test_a_purge_that_fails_keeps_no_other_run_waiting(self, boss, monkeypatch):
         one, two = make("stagehand_test_a", voucher=1), make("stagehand_test_b", voucher=1)
 
-        def purge_or_fail(run):
+        def purge_or_fail(run, **options):
             if run.pk == one.pk:
                 raise RuntimeError("a secret of the server")
-            return purge_run(run)
+            return purge_run(run, **options)
 
         monkeypatch.setattr(testdata_admin, "purge_run", purge_or_fail)
         messages = dict(confirm(boss, one, two))

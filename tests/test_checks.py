@@ -14,6 +14,7 @@ from django.test import override_settings
 
 from stagehand_testdata.checks import check_registry, check_settings
 from stagehand_testdata.conf import Settings
+from stagehand_testdata.registry import ExternalType, load_registry
 from tests.host.factories import AuthorFactory, UserFactory
 from tests.host.models import Author
 from tests.making import changed, registered
@@ -232,3 +233,11 @@ def test_models_are_not_needed_to_be_in_the_database() -> None:
 class _ByName(factory.django.DjangoModelFactory):
     class Meta:
         model = Author
+
+
+@pytest.mark.parametrize("handler", ["nowhere.Handler", "tests.making.TEST_ID"])
+def test_stagehand_E015_an_outside_type_without_a_handler(handler: str) -> None:
+    load_registry().external_types.add(ExternalType("ghost", handler))
+    (problem,) = check_registry(None)
+    assert problem.id == "stagehand.E015"
+    assert "ghost" in problem.msg

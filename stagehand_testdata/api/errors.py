@@ -30,6 +30,7 @@ STATUS: dict[type[ours.TestDataError], int] = {
     ours.TooOld: 400,
     ours.Conflict: 409,
     ours.ExternalFailed: 502,
+    ours.GuardsDisabled: 503,
     ours.TestDataError: 500,
 }
 

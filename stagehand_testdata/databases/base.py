@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from django.db import OperationalError, connections
+from django.db import OperationalError, connections, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import Aggregate, CharField, Model, QuerySet
 from django.db.models.sql import Query
 from django.db.models.sql.compiler import SQLCompiler
 
+from .guards import RECORDS, GuardedTable, HeldGuard, digest_of, literal
+
 M = TypeVar("M", bound=Model)
+R = TypeVar("R")
 
 
 class Database:
@@ -21,30 +24,67 @@ class Database:
     #: What a SELECT ends with to lock its rows against writers but not against other readers of this kind.
     share_suffix: str | None = None
 
+    #: Whether guards can be had here at all.
+    can_guard: ClassVar[bool] = False
+
+    #: Whether `surface_broken_references` says all that the commit would.
+    can_surface_broken_references: ClassVar[bool] = False
+
+    #: Whether a guard sees every way in which a row can go, so that a standing entry made under it is by
+    #: itself the proof that its row is the one that was made.
+    closes_entries: ClassVar[bool] = False
+
+    #: Whether a trigger that names a table is in the way of Django's rebuilding that table.
+    guards_hinder_rebuilds: ClassVar[bool] = False
+
     def __init__(self, alias: str) -> None:
         self.alias = alias
         self.connection = connections[alias]
 
-    def read_shared(self, rows: QuerySet[M]) -> list[M]:
-        """The rows, locked until the transaction ends against `read_exclusive`, not against one another."""
+    def read_shared(self, rows: QuerySet[M], *, skip_locked: bool = False) -> list[M]:
+        """The rows, locked until the transaction ends against `read_exclusive`, not against one another.
+
+        With `skip_locked`, none that somebody has locked exclusively, where the database can skip them.
+        """
         if self.share_suffix is None:
-            return self.read_exclusive(rows)
+            return self.read_exclusive(rows, skip_locked=skip_locked)
         locked = rows.using(self.alias).all()
         query: Any = locked.query.chain(klass=ShareLockQuery)
         query.share_suffix = self.share_suffix.format(
             table=self.connection.ops.quote_name(rows.model._meta.db_table)
         )
+        if skip_locked and self.connection.features.has_select_for_update_skip_locked:
+            query.share_suffix += " SKIP LOCKED"
         locked.query = query
         return list(locked)
 
-    def read_exclusive(self, rows: QuerySet[M]) -> list[M]:
-        """The rows, locked until the transaction ends against everybody, as they are once they are locked."""
+    def read_exclusive(self, rows: QuerySet[M], *, skip_locked: bool = False) -> list[M]:
+        """The rows, locked until the transaction ends against everybody, as they are once they are locked.
+
+        With `skip_locked`, none that somebody else has locked already, where the database can skip them.
+        """
         of = ("self",) if self.connection.features.has_select_for_update_of else ()
         # A statement sees what was committed when it began. One that had to wait for its lock would count
         # without the entries that it waited for: so the lock comes first, and the look after it.
-        if not rows.using(self.alias).select_for_update(of=of).values_list("pk"):
-            return []
-        return list(rows.using(self.alias))
+        skip = skip_locked and self.connection.features.has_select_for_update_skip_locked
+        locked = rows.using(self.alias).select_for_update(of=of, skip_locked=skip)
+        keys = list(locked.values_list("pk", flat=True))
+        return list(rows.using(self.alias).filter(pk__in=keys)) if keys else []
+
+    def skipping_locked(self, rows: QuerySet[M, R]) -> QuerySet[M, R]:
+        """The rows, locked until the transaction ends, but for those that somebody else has locked."""
+        skip = self.connection.features.has_select_for_update_skip_locked
+        return rows.select_for_update(skip_locked=skip)
+
+    def lock_free(self, rows: QuerySet[Model]) -> int:
+        """Lock the rows until the transaction ends, but for those that somebody else has; how many."""
+        return len(self.skipping_locked(rows.values_list("pk")))
+
+    def prepare_for_many(self) -> None:
+        """The rest of the transaction looks up thousands of rows by their index, and removes them.
+
+        Not for a transaction that acknowledges a row: its commit need not outlive a crash at once.
+        """
 
     def chose_a_victim(self, error: OperationalError) -> bool:
         """Whether the database broke off a healthy transaction, to be done again: a deadlock and the like."""
@@ -60,12 +100,63 @@ class Database:
 
         Belongs into the transaction that removes the rows, and says so to its connection alone.
         """
+        self._require_transaction()
         yield
 
     @contextmanager
     def unguarded(self) -> Iterator[None]:
         """A pause within `purging`, for rows that this very transaction has made."""
         yield
+
+    def guard_sql(self, table: GuardedTable) -> list[str]:
+        """The statements that put up, or renew, the guards of this table."""
+        raise NotImplementedError
+
+    def unguard_sql(self, name: str) -> list[str]:
+        """The statements that take down the guards of that name, as far as they are there."""
+        raise NotImplementedError
+
+    def record_sql(self, table: GuardedTable) -> list[str]:
+        """The statements that write down which guards the table has since when."""
+        raise NotImplementedError
+
+    def forget_sql(self, table: str) -> list[str]:
+        """The statements that take the table off the record."""
+        quote = self.connection.ops.quote_name
+        return [f"DELETE FROM {quote(RECORDS)} WHERE {quote('table')} = {literal(table)}"]  # noqa: S608
+
+    def held_guards(self) -> dict[str, HeldGuard]:
+        """What the catalogue holds, by the guards' names."""
+        return {}
+
+    def wanted_digest(self, table: GuardedTable) -> str:
+        return digest_of(self.guard_sql(table))
+
+    def triggers_fire(self) -> bool:
+        """Whether triggers run on this connection at all."""
+        return True
+
+    def as_script(self, statements: list[str]) -> list[str]:
+        """The statements as the database's own command line reads them."""
+        return [f"{statement};" for statement in statements]
+
+    @contextmanager
+    def locking_briefly(self) -> Iterator[None]:
+        """Within the block nobody waits long for a table."""
+        yield
+
+    def is_lock_timeout(self, error: OperationalError) -> bool:
+        """Whether a table could not be had in time."""
+        return False
+
+    def execute(self, statement: str, params: list[Any] | None = None) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(statement, params)
+
+    def _require_transaction(self) -> None:
+        # Outside of one the setting would end with the statement that makes it, and the guards sleep on.
+        if not self.connection.in_atomic_block:
+            raise transaction.TransactionManagementError("Guards are awake within a transaction alone.")
 
     def surface_broken_references(self) -> None:
         """Raise IntegrityError now where the commit would, if the database can say so cheaply."""

@@ -1,20 +1,262 @@
+"""PostgreSQL.
+
+# Note [Guards on PostgreSQL]
+A table has one function and four triggers that call it. The delete trigger looks at all rows of a statement
+at once, and fires for the rows that a foreign key's cascade takes along. All are ENABLE ALWAYS, so that
+`session_replication_role = replica` does not pass them by. The function runs with its owner's rights: whoever
+deletes rows of a guarded table needs none on the ledger. Hash and merge joins are off within it, because its
+plan is kept: one made for a bulk delete would read the whole ledger at each single delete after it.
+"""
+
+# ruff: noqa: S608 - what is put into statements are names out of the models, never input
+
 from __future__ import annotations
 
-from django.db import OperationalError
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from typing import Any
+
+from django.db import DatabaseError, OperationalError
+from django.db.models import Model, QuerySet
 
 from .base import Database
+from .guards import LEDGER, PREFIX, RECORDS, GuardedTable, HeldGuard, literal
 
-_DEADLOCK, _SERIALIZATION = "40P01", "40001"
+_DEADLOCK, _SERIALIZATION, _LOCK_NOT_AVAILABLE = "40P01", "40001", "55P03"
+_SETTING = "stagehand.purge"
+_TRIGGERS = ("delete", "update", "key", "truncate")
+
+_FUNCTION = """\
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+  SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off
+AS $guard$
+DECLARE
+  run text := coalesce(current_setting('{setting}', true), '');
+  closed bigint;
+  asked bigint;
+BEGIN
+  IF TG_OP = 'DELETE' THEN
+    IF run <> '' THEN
+      UPDATE {ledger} AS entry SET state = 'removed', {closing}
+        FROM gone AS row_ WHERE {entry_of_row} AND entry.run_id = run::bigint;
+      GET DIAGNOSTICS closed = ROW_COUNT;
+      SELECT count(*) INTO asked FROM gone;
+      IF closed <> asked THEN
+        RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = 'stagehand guard: of ' || asked
+          || {row_s_of_table} || ' that would have been deleted, ' || closed || ' are of the run ' || run;
+      END IF;
+    ELSE
+      UPDATE {ledger} AS entry SET state = 'gone', {closing}
+        FROM gone AS row_ WHERE {entry_of_row};
+    END IF;
+  ELSIF TG_OP = 'TRUNCATE' THEN
+    IF run <> '' THEN
+      RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = 'stagehand guard: a purge does not truncate '
+        || {table_literal};
+    END IF;
+    UPDATE {ledger} AS entry SET state = 'gone', {closing}
+      WHERE entry.model = {model} AND entry.tombstone = 0;
+  ELSIF TG_ARGV[0] = 'key' THEN
+    IF run <> '' THEN
+      RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = 'stagehand guard: a purge does not change a key of '
+        || {table_literal};
+    END IF;
+    UPDATE {ledger} AS entry SET state = 'gone', {closing}
+      WHERE {entry_of_old};
+  ELSIF {changed}NOT EXISTS (
+    SELECT 1 FROM {ledger} AS entry WHERE {entry_of_old} AND entry.run_id = run::bigint
+  ) THEN
+    RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = 'stagehand guard: a row of ' || {table_literal}
+      || ' that would have been changed is not of the run ' || run;
+  END IF;
+  RETURN NULL;
+END
+$guard$"""
+
+_CLOSING = "tombstone = entry.id, removed_at = statement_timestamp(), reason = '', blocked_by = '{}'"
+
+# How the catalogue's own view of a guard becomes one text. `pg_get_triggerdef` writes the function's name
+# with its schema or without, depending on the search path of who asks: so what follows it is cut off.
+_HELD = f"""\
+SELECT p.proname::text AS name,
+  md5(concat_ws('|', p.prosrc, p.proconfig::text, p.prosecdef, string_agg(concat_ws('|', t.tgname,
+    t.tgenabled, t.tgargs, split_part(pg_get_triggerdef(t.oid), ' EXECUTE ', 1)), '|' ORDER BY t.tgname)))
+    AS digest,
+  count(t.oid) AS triggers, coalesce(bool_or(t.tgenabled = 'D'), false) AS disabled
+FROM pg_proc p LEFT JOIN pg_trigger t ON t.tgfoid = p.oid
+WHERE p.proname LIKE '{PREFIX.replace("_", chr(92) + "_")}%' AND p.pronamespace = {{schema}}::regnamespace
+GROUP BY p.oid"""
 
 
 class PostgreSQL(Database):
     share_suffix = "FOR SHARE OF {table}"
+    can_guard = True
+    closes_entries = True
+    can_surface_broken_references = True
 
     def chose_a_victim(self, error: OperationalError) -> bool:
-        return getattr(error.__cause__, "sqlstate", None) in (_DEADLOCK, _SERIALIZATION)
+        return _state(error) in (_DEADLOCK, _SERIALIZATION)
+
+    def lock_free(self, rows: QuerySet[Model]) -> int:
+        sql, params = self.skipping_locked(rows.values_list("pk")).query.sql_with_params()
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"SELECT count(*) FROM ({sql}) AS locked", params)
+            [count] = cursor.fetchone()
+        return int(count)
+
+    def prepare_for_many(self) -> None:
+        # A few thousand keys against a large table look to the planner like a case for reading all of it.
+        self.execute(
+            "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),"
+            " set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true),"
+            # A batch that a crash of the server takes back is done again; the receipt's commit waits for all.
+            " set_config('synchronous_commit', 'off', true)"
+        )
 
     def surface_broken_references(self) -> None:
         # Django's foreign keys are deferred: without this the commit would be the first to complain.
+        self.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        self.execute("SET CONSTRAINTS ALL DEFERRED")
+
+    # --- guards: see Note [Guards on PostgreSQL] ---
+
+    @contextmanager
+    def purging(self, run_id: int) -> Iterator[None]:
+        self._require_transaction()
+        with self._set_locally(_SETTING, str(run_id)):
+            yield
+
+    @contextmanager
+    def unguarded(self) -> Iterator[None]:
+        with self._set_locally(_SETTING, ""):
+            yield
+
+    @contextmanager
+    def locking_briefly(self) -> Iterator[None]:
+        with self._set_locally("lock_timeout", "5s"):
+            yield
+
+    @contextmanager
+    def _set_locally(self, name: str, value: str) -> Iterator[None]:
+        """The setting for the block; it ends with the transaction in any case."""
         with self.connection.cursor() as cursor:
-            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            cursor.execute("SET CONSTRAINTS ALL DEFERRED")
+            cursor.execute("SELECT coalesce(current_setting(%s, true), '')", [name])
+            [before] = cursor.fetchone()
+            cursor.execute("SELECT set_config(%s, %s, true)", [name, value])
+        try:
+            yield
+        except BaseException:
+            with suppress(DatabaseError):  # a transaction that has failed takes the setting with it
+                self.execute("SELECT set_config(%s, %s, true)", [name, before])
+            raise
+        self.execute("SELECT set_config(%s, %s, true)", [name, before])
+
+    def is_lock_timeout(self, error: OperationalError) -> bool:
+        return _state(error) == _LOCK_NOT_AVAILABLE
+
+    def guard_sql(self, table: GuardedTable) -> list[str]:
+        on = self._qualified(table.table)
+        function = self._function(table.name)
+        call = f"EXECUTE FUNCTION {function}"
+        when_awake = f"coalesce(current_setting('{_SETTING}', true), '') <> ''"
+        keys = ", ".join(map(self._quote, table.pk))
+        key_changed = " OR ".join(
+            f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in map(self._quote, table.pk)
+        )
+        triggers = {
+            "delete": "AFTER DELETE ON {on} REFERENCING OLD TABLE AS gone FOR EACH STATEMENT {call}()",
+            # The binary image of the row: some types (json) know no equality.
+            "update": f"AFTER UPDATE ON {{on}} FOR EACH ROW WHEN ({when_awake} AND OLD *<> NEW) {{call}}()",
+            "key": f"AFTER UPDATE OF {keys} ON {{on}} FOR EACH ROW WHEN ({key_changed}) {{call}}('key')",
+            "truncate": "AFTER TRUNCATE ON {on} FOR EACH STATEMENT {call}()",
+        }
+        statements = [self._function_sql(table), f"REVOKE ALL ON FUNCTION {function}() FROM PUBLIC"]
+        for suffix, definition in triggers.items():
+            name = f"{PREFIX}{suffix}"
+            created = definition.format(on=on, call=call)
+            statements.append(f"CREATE OR REPLACE TRIGGER {name} {created}")
+            statements.append(f"ALTER TABLE {on} ENABLE ALWAYS TRIGGER {name}")
+        return statements
+
+    def _function_sql(self, table: GuardedTable) -> str:
+        without = ", ".join(map(literal, table.exempt))
+        changed = (
+            f"(to_jsonb(OLD) - ARRAY[{without}]) IS DISTINCT FROM (to_jsonb(NEW) - ARRAY[{without}]) AND "
+            if table.exempt
+            else ""
+        )
+        return _FUNCTION.format(
+            function=self._function(table.name),
+            setting=_SETTING,
+            ledger=self._qualified(LEDGER),
+            closing=_CLOSING,
+            entry_of_row=self._entry_of(table, "row_"),
+            entry_of_old=self._entry_of(table, "OLD"),
+            model=literal(table.model),
+            table_literal=literal(table.table),
+            row_s_of_table=literal(f" rows of {table.table}"),
+            changed=changed,
+        )
+
+    def _entry_of(self, table: GuardedTable, row: str) -> str:
+        columns = [f"{row}.{self._quote(column)}" for column in table.pk]
+        key = (
+            columns[0] if len(columns) == 1 else "'[\"' || " + " || '\", \"' || ".join(columns) + " || '\"]'"
+        )
+        return f"entry.model = {literal(table.model)} AND entry.{table.key} = {key} AND entry.tombstone = 0"
+
+    def unguard_sql(self, name: str) -> list[str]:
+        return [f"DROP FUNCTION IF EXISTS {self._function(name)}() CASCADE"]
+
+    def record_sql(self, table: GuardedTable) -> list[str]:
+        held = _HELD.format(schema=literal(self._quote(self._schema)))
+        wanted = literal(self.wanted_digest(table))
+        statement = (
+            f'INSERT INTO {self._qualified(RECORDS)} ("table", model, definition, installed_at)'
+            f" SELECT {literal(table.table)}, {literal(table.model)}, {wanted} || digest, clock_timestamp()"
+            f" FROM ({held}) AS held WHERE name = {literal(table.name)}"
+            ' ON CONFLICT ("table") DO UPDATE SET model = excluded.model, definition = excluded.definition,'
+            " installed_at = excluded.installed_at"
+        )
+        return [statement]
+
+    def held_guards(self) -> dict[str, HeldGuard]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_HELD.format(schema=literal(self._quote(self._schema))))
+            return {
+                name: HeldGuard(digest, triggers == len(_TRIGGERS), disabled)
+                for name, digest, triggers, disabled in cursor.fetchall()
+            }
+
+    def _quote(self, name: str) -> str:
+        quoted: str = self.connection.ops.quote_name(name)
+        return quoted
+
+    def _function(self, name: str) -> str:
+        return f"{self._quote(self._schema)}.{self._quote(name)}"
+
+    def _qualified(self, table: str) -> str:
+        return f"{self._quote(self._schema_of(table))}.{self._quote(table)}"
+
+    @cached_property
+    def _schema(self) -> str:
+        """Where the ledger is, and so the guards' functions."""
+        return self._schema_of(LEDGER)
+
+    def _schema_of(self, table: str) -> str:
+        """Found once, so that a guard does not depend on the search path of whoever wakes it."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+                " WHERE c.oid = to_regclass(%s)",
+                [self._quote(table)],
+            )
+            row: Any = cursor.fetchone()
+        return str(row[0]) if row else "public"
+
+
+def _state(error: OperationalError) -> str | None:
+    state: str | None = getattr(error.__cause__, "sqlstate", None)
+    return state

@@ -1,24 +1,51 @@
+"""SQLite.
+
+# Note [Guards on SQLite]
+There is no variable that a trigger could read. A purge says whose rows it removes in a table of its own, and
+takes that back before it commits: the one writer holds the whole file until then, so nobody else ever sees
+it. `REPLACE INTO` deletes without firing a delete trigger; but a new row under the key of a standing entry
+can only mean that the old one has gone.
+"""
+
+# ruff: noqa: S608 - what is put into statements are names out of the models, never input
+
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
+from django.db import DatabaseError, OperationalError
 from django.db.models import Model, QuerySet
 
 from .base import Database
+from .guards import LEDGER, PREFIX, RECORDS, UNDER_WAY, GuardedTable, HeldGuard, digest_of, literal
 
 M = TypeVar("M", bound=Model)
+
+_ENABLE_TRIGGER = 1003  # SQLITE_DBCONFIG_ENABLE_TRIGGER, which older Pythons do not name
+
+_TRIGGERS = ("delete", "update", "key", "insert")
+_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+_CLOSING = f"tombstone = id, removed_at = {_NOW}, reason = '', blocked_by = '{{}}'"
+_AWAKE = f"EXISTS (SELECT 1 FROM {UNDER_WAY})"
+_RUN = f"(SELECT run_id FROM {UNDER_WAY})"
 
 
 class SQLite(Database):
     """One writer at a time holds the whole file: whoever writes first has every lock there is."""
 
-    def read_exclusive(self, rows: QuerySet[M]) -> list[M]:
+    can_guard = True
+    closes_entries = True
+    guards_hinder_rebuilds = True
+
+    def read_exclusive(self, rows: QuerySet[M], *, skip_locked: bool = False) -> list[M]:
         # A transaction that reads first and writes later fails at once where somebody wrote in between.
         # A write that changes nothing takes the file's lock first, and waits for it in line.
         table = self.connection.ops.quote_name(rows.model._meta.db_table)
         column = self.connection.ops.quote_name(rows.model._meta.pk.column or "")
         with self.connection.cursor() as cursor:
-            cursor.execute(f"UPDATE {table} SET {column} = {column} WHERE 0")  # noqa: S608 - no input in it
+            cursor.execute(f"UPDATE {table} SET {column} = {column} WHERE 0")
         return list(rows.using(self.alias))
 
     def is_index(self, model: type[Model]) -> bool:
@@ -32,3 +59,127 @@ class SQLite(Database):
                 [model._meta.db_table],
             )
             return cursor.fetchone() is not None
+
+    # --- guards: see Note [Guards on SQLite] ---
+
+    @contextmanager
+    def purging(self, run_id: int) -> Iterator[None]:
+        self._require_transaction()
+        with self._under_way(run_id):
+            yield
+
+    @contextmanager
+    def unguarded(self) -> Iterator[None]:
+        with self._under_way(None):
+            yield
+
+    @contextmanager
+    def _under_way(self, run_id: int | None) -> Iterator[None]:
+        """This run's purge, or none, for the block."""
+        before = self._say_under_way(run_id)
+        try:
+            yield
+        except BaseException:
+            with suppress(DatabaseError):  # the transaction will be rolled back, and the row with it
+                self._say_under_way(before)
+            raise
+        self._say_under_way(before)
+
+    def _say_under_way(self, run_id: int | None) -> int | None:
+        """Returns what was said before. By the driver: whoever watches the connection need not see it."""
+        self.connection.ensure_connection()
+        driver: Any = self.connection.connection
+        with self.connection.wrap_database_errors:
+            before = driver.execute(f"SELECT run_id FROM {UNDER_WAY}").fetchone()
+            driver.execute(f"DELETE FROM {UNDER_WAY}")
+            if run_id is not None:
+                driver.execute(f"INSERT INTO {UNDER_WAY} (run_id) VALUES (?)", [run_id])
+        return before[0] if before else None
+
+    def triggers_fire(self) -> bool:
+        asked = getattr(self.connection.connection, "getconfig", None)  # since Python 3.12
+        return bool(asked(_ENABLE_TRIGGER)) if asked else True
+
+    def is_lock_timeout(self, error: OperationalError) -> bool:
+        return "locked" in str(error)
+
+    def guard_sql(self, table: GuardedTable) -> list[str]:
+        created = self._triggers(table)
+        return [
+            statement
+            for name in sorted(created)
+            for statement in (f"DROP TRIGGER IF EXISTS {name}", created[name])
+        ]
+
+    def _triggers(self, table: GuardedTable) -> dict[str, str]:
+        quote = self.connection.ops.quote_name
+        on = quote(table.table)
+        changed = (
+            "({}) IS NOT ({})".format(
+                *(", ".join(f"{row}.{quote(column)}" for column in table.watched) for row in ("OLD", "NEW"))
+            )
+            if table.watched
+            else "0"
+        )
+        key_changed = " OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in map(quote, table.pk))
+        # The plus keeps SQLite from the index over the run, which would read all of its entries at each row.
+        entry = f"SELECT 1 FROM {LEDGER} WHERE {self._entry_of(table, 'OLD')} AND +run_id = {_RUN}"
+        bodies = {
+            "delete": f"AFTER DELETE ON {on} FOR EACH ROW BEGIN\n"
+            f"  UPDATE {LEDGER} SET state = CASE WHEN {_AWAKE} THEN 'removed' ELSE 'gone' END, {_CLOSING}\n"
+            f"    WHERE {self._entry_of(table, 'OLD')} AND run_id = coalesce({_RUN}, run_id);\n"
+            f"  SELECT {_refuse(table, 'would have been deleted')} WHERE {_AWAKE} AND changes() <> 1;\nEND",
+            "update": f"AFTER UPDATE ON {on} FOR EACH ROW WHEN {_AWAKE} AND {changed} BEGIN\n"
+            f"  SELECT {_refuse(table, 'would have been changed')} WHERE NOT EXISTS ({entry});\nEND",
+            # Not "UPDATE OF": a key goes by the name of rowid too.
+            "key": f"AFTER UPDATE ON {on} FOR EACH ROW WHEN {key_changed} BEGIN\n"
+            f"  SELECT {_refuse(table, 'would have got another key')} WHERE {_AWAKE};\n"
+            f"{self._gone(table, 'OLD')}END",
+            "insert": f"AFTER INSERT ON {on} FOR EACH ROW BEGIN\n{self._gone(table, 'NEW')}END",
+        }
+        return {
+            f"{table.name}_{suffix}": f"CREATE TRIGGER {table.name}_{suffix} {body}"
+            for suffix, body in bodies.items()
+        }
+
+    def _gone(self, table: GuardedTable, row: str) -> str:
+        return f"  UPDATE {LEDGER} SET state = 'gone', {_CLOSING} WHERE {self._entry_of(table, row)};\n"
+
+    def _entry_of(self, table: GuardedTable, row: str) -> str:
+        columns = [f"{row}.{self.connection.ops.quote_name(column)}" for column in table.pk]
+        key = (
+            columns[0] if len(columns) == 1 else "'[\"' || " + " || '\", \"' || ".join(columns) + " || '\"]'"
+        )
+        return f"model = {literal(table.model)} AND {table.key} = {key} AND tombstone = 0"
+
+    def unguard_sql(self, name: str) -> list[str]:
+        return [f"DROP TRIGGER IF EXISTS {name}_{suffix}" for suffix in _TRIGGERS]
+
+    def record_sql(self, table: GuardedTable) -> list[str]:
+        held = digest_of(sorted(self._triggers(table).values()))
+        values = [literal(each) for each in (table.table, table.model, self.wanted_digest(table) + held)]
+        statement = (
+            f'INSERT OR REPLACE INTO {RECORDS} ("table", model, definition, installed_at)'
+            f" VALUES ({', '.join(values)}, {_NOW})"
+        )
+        return [statement]
+
+    def held_guards(self) -> dict[str, HeldGuard]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND substr(name, 1, %s) = %s",
+                [len(PREFIX), PREFIX],
+            )
+            found: dict[str, list[str]] = {}
+            for name, sql in cursor.fetchall():
+                found.setdefault(name.rpartition("_")[0], []).append(sql)
+        return {
+            name: HeldGuard(digest_of(sorted(texts)), len(texts) == len(_TRIGGERS))
+            for name, texts in found.items()
+        }
+
+
+def _refuse(table: GuardedTable, what: str) -> str:
+    return (
+        f"RAISE(ABORT, {literal(f'stagehand guard: a row of {table.table} that is not of the run {what}')})"
+    )

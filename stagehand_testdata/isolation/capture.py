@@ -32,7 +32,7 @@ from django.db.models.sql.compiler import SQLInsertCompiler
 from ..conf import settings
 from ..exceptions import UntrackedWrite
 from ..fingerprints import Fingerprint, columns, take
-from ..models import Key
+from ..models import Key, TestEntity
 
 _NOISE = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _RAW_INSERT = re.compile(
@@ -69,11 +69,31 @@ class MadeRow:
     instance: models.Model
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """One file that saving a row has put into the storage of one of its columns."""
+
+    field: models.FileField
+    name: str
+
+    @property
+    def key(self) -> str:
+        """What finds the file and its storage again; raises UntrackedWrite where it is too long to keep."""
+        key = f"{self.field.model._meta.label_lower}.{self.field.name}:{self.name}"
+        if len(key) > TestEntity.KEY_LENGTH:
+            raise UntrackedWrite(
+                f"The file {self.name[:60]!r}… of {self.field} cannot be entered: its name is too long."
+            )
+        return key
+
+
 @dataclass
 class Recorder:
-    """The rows made so far, in the order in which they were."""
+    """The rows made so far, in the order in which they were, and the files that came with them."""
 
     rows: list[MadeRow] = field(default_factory=list)
+    #: Those of rows that were rolled back too: no database takes a file back.
+    files: list[WrittenFile] = field(default_factory=list)
     _compiling: bool = False
     #: How many rows there were at each savepoint, by database and name.
     _savepoints: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -103,11 +123,14 @@ class Recorder:
         wanted = list(returning or ())
         if pk not in wanted and any(_unknown(obj, pk) for obj in query.objs):
             wanted.append(pk)
+        unsaved = _unsaved_files(query)
         self._compiling = True
         try:
             returned = _execute(compiler, execute, wanted)
         finally:
             self._compiling = False
+            # The file is written before its row is: whatever became of the row, it is there.
+            self.files += [WrittenFile(each.field, each.name) for each in unsaved if each._committed]
         for position, obj in enumerate(query.objs):
             row = returned[position] if position < len(returned) else ()
             self._note(model, alias, obj, dict(zip(wanted, row, strict=False)))
@@ -253,6 +276,13 @@ def _execute(
         returned += execute(wanted)
     query.objs = together
     return returned
+
+
+def _unsaved_files(query: Any) -> list[Any]:
+    """The files that the INSERT will put into storage; a row that only names a file makes none."""
+    columns = [] if query.raw else [each for each in query.fields if isinstance(each, models.FileField)]
+    found = [getattr(obj, column.attname) for column in columns for obj in query.objs]
+    return [each for each in found if each and not getattr(each, "_committed", True)]
 
 
 def _unknown(obj: Any, pk: models.Field[Any, Any]) -> bool:

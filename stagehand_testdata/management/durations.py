@@ -16,3 +16,11 @@ def duration(text: str) -> dt.timedelta:
     if found is None:
         raise argparse.ArgumentTypeError(f"'{text}' is no duration; type a number and s, m, h or d, like 2h")
     return dt.timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def pause(text: str) -> float:
+    """Seconds, plain or as a duration, and never none; for argparse."""
+    seconds = float(text) if re.fullmatch(r"\d{1,6}", text) else duration(text).total_seconds()
+    if not seconds:
+        raise argparse.ArgumentTypeError("0 is no pause; type a number of seconds from 1 up, or like 2m")
+    return seconds

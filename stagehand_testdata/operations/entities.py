@@ -31,11 +31,11 @@ from ..exceptions import (
     UntrackedWrite,
 )
 from ..fingerprints import columns
-from ..isolation.capture import MadeRow, recording_inserts
+from ..isolation.capture import Recorder, WrittenFile, recording_inserts
 from ..logs import log_error
 from ..models import Key, TestEntity, TestRun, entries_of_outer_row
 from ..registry import EntityType, get_registry, resolve
-from . import runs
+from . import externals, runs
 from .addresses import AddressBook, named_in
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class Creation:
         self.run = run
         self.addresses = addresses
         self.made: list[tuple[EntityType, models.Model]] = []
+        self.outside: list[externals.External] = []
         self._attempt = attempt
         self._compact = compact
         self._values: Any = None
@@ -100,6 +101,16 @@ class Creation:
             raise FactoryFailed(f"The factory of '{type_name}' gave no saved row.")
         self.made.append((entity_type, instance))
         return instance
+
+    def external(self, type_name: str, /, **fields: Any) -> externals.External:
+        """Something outside the database, made by its handler once this call's rows are committed.
+
+        It has its `reference` then; put it into the answer as it is. Raises ConfigurationError.
+        See Note [Things outside].
+        """
+        thing = externals.ask_for(self.run, type_name, fields)
+        self.outside.append(thing)
+        return thing
 
     def find(self, type_name: str, key: Any, field: str = "id") -> Any:
         """The run's own row of that entity type under that key.
@@ -144,19 +155,41 @@ def perform(
 ) -> R:
     """Run `work` in the name of the run: all of its rows and their entries, or none.
 
-    A collision with another call's numbers starts it over with other ones, alone in the run at last.
+    A collision with another call's numbers starts it over with other ones, alone in the run at last. What it
+    asked for outside the database is made once all of that is committed.
     Raises RunClosed, TooOld, and what `work` raises; a value that the database refuses is a Conflict or
-    InvalidInput, anything else that a factory raises is FactoryFailed.
+    InvalidInput, anything else that a factory raises is FactoryFailed. Raises ExternalFailed once the rows
+    are committed.
     """
+    call, result = _perform_in_transaction(test_id, owner, work, data, max_age_minutes)
+    externals.make_once_committed(call.run, call.outside)
+    return result
+
+
+def _perform_in_transaction(
+    test_id: str,
+    owner: str,
+    work: Callable[[Creation], R],
+    data: Any,
+    max_age_minutes: float | None,
+) -> tuple[Creation, R]:
     alias = runs.ledger_alias()
     collisions = 0
     compact = False
     for attempt in range(_ATTEMPTS):
         last = attempt == _ATTEMPTS - 1
+        files: list[WrittenFile] = []
         try:
-            with transaction.atomic(using=alias):
+            with externals.discarding_on_failure(files), transaction.atomic(using=alias):
                 return _perform_once(
-                    test_id, owner, work, data, max_age_minutes, collisions=collisions, compact=compact
+                    test_id,
+                    owner,
+                    work,
+                    data=data,
+                    max_age_minutes=max_age_minutes,
+                    files=files,
+                    collisions=collisions,
+                    compact=compact,
                 )
         except IntegrityError as error:
             if last or collisions == _COLLISIONS:
@@ -176,21 +209,25 @@ def _perform_once(
     test_id: str,
     owner: str,
     work: Callable[[Creation], R],
+    *,
     data: Any,
     max_age_minutes: float | None,
-    *,
+    files: list[WrittenFile],
     collisions: int,
     compact: bool,
-) -> R:
+) -> tuple[Creation, R]:
     book = AddressBook(test_id, named_in(data))
     run = runs.hold(test_id, owner, exclusive=collisions > 0, annotations=book.annotation())
     book.read(getattr(run, "held_addresses", None))
     runs.extend_session(run, max_age_minutes)
     call = Creation(run, book, attempt=collisions, compact=compact)
     with context.use_run(context.CurrentRun(run.pk, run.test_id)), recording_inserts() as recorder:
-        result = _guarded(work, call, data)
-    _enter(run, call, recorder.rows)
-    return result
+        try:
+            result = _guarded(work, call, data)
+        finally:
+            files += recorder.files
+    _enter(run, call, recorder)
+    return call, result
 
 
 def _guarded(work: Callable[[Creation], R], call: Creation, data: Any) -> R:
@@ -207,13 +244,13 @@ def _guarded(work: Callable[[Creation], R], call: Creation, data: Any) -> R:
         raise FactoryFailed from error
 
 
-def _enter(run: TestRun, call: Creation, rows: Sequence[MadeRow]) -> None:
-    """Write the entries of all rows in one statement."""
+def _enter(run: TestRun, call: Creation, recorder: Recorder) -> None:
+    """Write the entries of all rows, and of what is outside the database, in one statement."""
     alias = runs.ledger_alias()
     last: int = run.last_ordinal  # type: ignore[attr-defined]
     requested = {_identity(instance): entity_type.name for entity_type, instance in call.made}
     entries: dict[tuple[str, str], TestEntity] = {}
-    for row in rows:
+    for row in recorder.rows:
         label = row.model._meta.label_lower
         privileges.refuse_privileged(row.instance)
         if row.database != alias:
@@ -234,7 +271,8 @@ def _enter(run: TestRun, call: Creation, rows: Sequence[MadeRow]) -> None:
     for entity_type, instance in call.made:
         if _identity(instance) not in entries:
             _refuse_found(run, entity_type, instance)
-    TestEntity.objects.using(alias).bulk_create(entries.values())
+    outside = externals.entries(run, call.outside, recorder.files, after=last + len(entries))
+    TestEntity.objects.using(alias).bulk_create([*entries.values(), *outside])
 
 
 def _refuse_found(run: TestRun, entity_type: EntityType, instance: models.Model) -> None:

@@ -171,8 +171,36 @@ def lock_exclusively(run: TestRun) -> TestRun:
     return _existing(_locked(run.test_id, run.owner, exclusive=True))
 
 
+def lock_or_skip(run: TestRun) -> TestRun | None:
+    """As `lock_exclusively`, or None where anybody holds the run just now: never waits."""
+    _require_transaction()
+    return _locked(run.test_id, run.owner, exclusive=True, skip_locked=True)
+
+
+def lock_for_removal(run: TestRun, *, wait: bool = True) -> TestRun | None:
+    """The run, held until the transaction ends so that nobody joins or finishes it.
+
+    Once it is closing no creator gets in, so several purges may hold it at a time. Without `wait`, None
+    where somebody holds it exclusively just now.
+    """
+    _require_transaction()
+    if run.state != TestRun.State.OPEN:
+        rows = TestRun.objects.filter(pk=run.pk).order_by()
+        found = database(ledger_alias()).read_shared(rows, skip_locked=not wait)
+        if not (found or wait):
+            return None
+        if found and found[0].state != TestRun.State.OPEN:
+            return found[0]
+    return lock_exclusively(run) if wait else lock_or_skip(run)
+
+
 def _locked(
-    test_id: str, owner: str, *, exclusive: bool, annotations: Mapping[str, Any] | None = None
+    test_id: str,
+    owner: str,
+    *,
+    exclusive: bool,
+    skip_locked: bool = False,
+    annotations: Mapping[str, Any] | None = None,
 ) -> TestRun | None:
     alias = ledger_alias()
     entities = TestEntity.objects.filter(run=OuterRef("pk")).order_by().values("run")
@@ -186,7 +214,9 @@ def _locked(
         )
     )
     engine = database(alias)
-    found = engine.read_exclusive(rows) if exclusive else engine.read_shared(rows)
+    found = (
+        engine.read_exclusive(rows, skip_locked=skip_locked) if exclusive else engine.read_shared(rows)
+    )
     return next((run for run in found if run.test_id == test_id), None)
 
 

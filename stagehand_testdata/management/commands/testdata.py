@@ -7,9 +7,9 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from ..base import TestDataCommand
-from ..topics import receipts, runs, types
+from ..topics import audit, guards, receipts, runs, types
 
-TOPICS = {"runs": runs, "receipts": receipts, "types": types}
+TOPICS = {"runs": runs, "receipts": receipts, "types": types, "audit": audit, "guards": guards}
 
 
 class Command(TestDataCommand):

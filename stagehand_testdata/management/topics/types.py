@@ -27,9 +27,6 @@ def run(command: TestDataCommand, options: dict[str, Any]) -> int:
         for each in registry.entity_types
     ]
     for kind, entries in (("scenario", registry.scenarios), ("operation", registry.operations)):
-        rows += [
-            {"kind": kind, "name": each.name, "of": each.description, "fields": []}
-            for each in entries
-        ]
+        rows += [{"kind": kind, "name": each.name, "of": each.description, "fields": []} for each in entries]
     command.write_rows(rows, as_json=options["json"])
     return DONE

@@ -1,131 +1,265 @@
-"""Remove what a plan says: each batch proven again under locks, and committed with its entries.
+"""Remove what a run has standing: each batch proven again under locks, and committed with its entries.
 
 # Note [Batches]
-A batch is one transaction: the run is held against creators and other purges, the rows are locked, examined
-again, and either deleted together with their ledger entries or not at all. Those that hold others go first,
-so whatever still points at a row when its turn comes is a reason to leave it. A kill between two batches
-leaves nothing that a second purge would not find.
+A batch is one transaction: the run is held against creators, the rows are locked, examined again, and either
+deleted together with their ledger entries or not at all. Those that hold others go first, so whatever still
+points at a row when its turn comes is a reason to leave it. A kill between two batches leaves nothing that a
+second purge would not find.
+
+# Note [Claims]
+A purge claims rows by locking them and passes by those that somebody else has locked: another purge of the
+same run, or the product itself. So nobody waits for anybody, and a row is always locked before its entry,
+as the guards' triggers do it; the other way round would be a deadlock. What was passed by is looked at again
+when the group is done. That nothing is left is never concluded from what could be locked.
+
+# Note [Two ways]
+Where the database itself closes an entry when its row goes (the guards), an entry that still stands is proof,
+and rows go set by set: no row is read. Everywhere else, and wherever anything is out of the ordinary, each
+row is held against its fingerprint and its holders are counted.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
-from django.apps import apps
-from django.db import IntegrityError, connections, models, transaction
+from django.db import IntegrityError, OperationalError, connections, transaction
 from django.db.models import Exists, F, Q
 from django.db.models.functions import Now
-from django.db.models.signals import post_delete, pre_delete
 
 from ...databases import database
-from ...exceptions import TestDataError
-from ...isolation.capture import Recorder, recording_inserts
 from ...logs import log_error
-from ...models import TestEntity, TestRun, entries_of_outer_row
-from ..runs import ledger_alias, lock_exclusively
-from .graph import Model, all_rows, concrete, is_derived, pointers_to
+from ...models import TestEntity, TestEntityQuerySet, TestRun, entries_of_outer_row
+from ..runs import ledger_alias, lock_for_removal
+from .graph import Model, all_rows, concrete, pointers_to
+from .own_way import OwnWay, TouchedForeignRow, delete_rows, has_receivers, is_overridden
 from .plan import (
     DELETE_FAILED,
+    IN_USE,
     NOT_THE_ROW,
     REFERENCED,
     REFUSED,
     Findings,
     Group,
     Held,
-    Plan,
+    Outline,
+    Proofs,
     examine,
     holders,
-    in_batches,
     standing,
 )
+from .sets import Chunk, NotProven, chunks
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
+
+#: How often a batch that the database broke off is done again.
+_ATTEMPTS = 5
+#: Seconds to wait for rows that somebody else has locked, and between two looks.
+_PATIENCE = 5.0
+_PAUSE = 0.02
+
+
+class Busy(Exception):
+    """Somebody else is at work on rows of this run just now."""
+
+
+def execute(
+    run: TestRun,
+    seen: Outline,
+    proofs: Proofs,
+    *,
+    batch_size: int,
+    entity_ids: Collection[int] | None = None,
+    wait: bool = True,
+    progress: Progress | None = None,
+) -> dict[int, Held]:
+    """Remove the run's rows, or those listed; what stays, by entry. Every batch commits by itself.
+
+    Rows that somebody else has locked are waited for a moment; raises Busy without `wait`.
+    """
+    executor = _Executor(run, seen, proofs, max(batch_size, 1), entity_ids, wait, progress)
+    for group in seen.groups:
+        executor.empty(group)
+    executor.hold_lost()
+    return executor.held
 
 
 @dataclass(slots=True)
-class Tally:
-    """What a purge has done so far, by entity type; only what has been committed."""
-
-    removed: Counter[str] = field(default_factory=Counter)
-    gone: Counter[str] = field(default_factory=Counter)
+class _Executor:
+    run: TestRun
+    seen: Outline
+    proofs: Proofs
+    batch_size: int
+    entity_ids: Collection[int] | None
+    wait: bool
+    progress: Progress | None
     held: dict[int, Held] = field(default_factory=dict)
+    done: int = 0
 
-    def add(self, other: Tally) -> None:
-        self.removed += other.removed
-        self.gone += other.gone
-        self.held.update(other.held)
+    def empty(self, group: Group) -> None:
+        self._pass_over(group)
+        end = time.monotonic() + _PATIENCE
+        while left := self._left(group):
+            if not self.wait:
+                raise Busy
+            time.sleep(_PAUSE)
+            self._pass_over(group)
+            if self._left(group) != left:
+                end = time.monotonic() + _PATIENCE
+            elif time.monotonic() > end:
+                self._quarantine(left, IN_USE)
+                break
 
+    def _left(self, group: Group) -> list[int]:
+        """Entries that were passed by: some of those that stand and are not held."""
+        found = self._standing(group).order_by("pk").values_list("pk", flat=True)
+        passed_by = (pk for pk in found.iterator() if pk not in self.held)
+        return list(islice(passed_by, self.batch_size))
 
-class TouchedForeignRow(TestDataError):
-    """The model's own delete() would have removed, or let go of, a row that this purge may not touch."""
+    def _standing(self, group: Group) -> TestEntityQuerySet:
+        return standing(self.run, self.entity_ids).filter(model__in=group.models)
 
-    def __init__(self, model: Model, holders: Mapping[str, int] | None = None) -> None:
-        super().__init__(f"delete() would have removed a row of {model._meta.label} that must stay.")
-        self.holders = holders or {model._meta.label: 1}
+    def _pass_over(self, group: Group) -> None:
+        if group.circular:
+            self._circle(group)
+            return
+        [model] = group.members
+        set_by_set = self._go_as_sets(group)
+        for chunk in chunks(self._standing(group), model, self.batch_size):
+            if not (set_by_set and self._is_proven(chunk) and self._remove_set(chunk)):
+                ids = [pk for pk in chunk.entries.values_list("pk", flat=True) if pk not in self.held]
+                self._remove_examined(group, ids)
+            self._tell(chunk.count)
 
+    def _tell(self, count: int) -> None:
+        self.done = min(self.done + count, self.seen.total)
+        if self.progress is not None:
+            self.progress(self.done, self.seen.total)
 
-def execute(run: TestRun, plan: Plan, *, batch_size: int, progress: Progress | None = None) -> Tally:
-    """Carry out the plan; returns what became of its entries. Every batch commits by itself."""
-    tally = Tally()
-    done = 0
-    for group in plan.groups:
-        size = len(group.entity_ids) if group.circular else batch_size
-        for ids in in_batches(group.entity_ids, max(size, 1)):
-            tally.add(_remove(run, group, ids))
-            done += len(ids)
-            if progress is not None:
-                progress(done, plan.total)
-    return tally
+    # --- set by set ----------------------------------------------------------------------------------------
 
+    def _go_as_sets(self, group: Group) -> bool:
+        """Whether the database closes the entries of these models, and no model minds its own deletion."""
+        return self.proofs.cover(group.members) and not any(map(is_overridden, group.members))
 
-def _remove(run: TestRun, group: Group, ids: Sequence[int]) -> Tally:
-    try:
-        return _remove_batch(run, group, ids)
-    except IntegrityError:
-        logger.info("a batch was refused by the database; its entries go one by one", exc_info=True)
-    tally = Tally()
-    pending = list(ids)
-    while pending:
-        refused = []
-        for entity_id in pending:
+    def _is_proven(self, chunk: Chunk) -> bool:
+        return self.proofs.hold(chunk.model, chunk.oldest)
+
+    def _remove_set(self, chunk: Chunk) -> bool:
+        """Remove the chunk as one set, or pass it by where somebody else has it; False if neither can be."""
+        return self._try(lambda: chunk.remove(self.run, self.held, self._awake))
+
+    def _try(self, remove: Callable[[], None]) -> bool:
+        try:
+            self._in_transaction(remove)
+        except NotProven:
+            return False
+        except IntegrityError:
+            logger.info("a batch was refused by the database; its rows are looked at", exc_info=True)
+            return False
+        return True
+
+    def _circle(self, group: Group) -> None:
+        """Rows that may hold each other go in one transaction."""
+        deferred = connections[ledger_alias()].features.can_defer_constraint_checks
+        together = deferred and self._go_as_sets(group)
+        if not (together and self._try(lambda: self._remove_circle(group))):
+            ids = [pk for pk in self._standing(group).values_list("pk", flat=True) if pk not in self.held]
+            self._remove_examined(group, ids)
+        self._tell(group.count)
+
+    def _remove_circle(self, group: Group) -> None:
+        def each() -> Iterator[Chunk]:
+            for model in group.members:
+                yield from chunks(self._standing(group).of_model(model), model, self.batch_size)
+
+        # Rows of the circle hold each other; only those of them that are not the run's are in the way.
+        foreign = {model: ~Q(Exists(entries_of_outer_row(model, self.run))) for model in group.members}
+        database(ledger_alias()).prepare_for_many()
+        for chunk in each():
+            if not self._is_proven(chunk) or not chunk.claim():
+                raise NotProven
+            chunk.refuse_holders(foreign)
+        with self._awake():
+            for chunk in each():
+                chunk.delete(self.run, self.held)
+
+    # --- row by row ----------------------------------------------------------------------------------------
+
+    def _remove_examined(self, group: Group, ids: Sequence[int]) -> None:
+        refused = self._refused(group, ids) if ids else []
+        # Where the database checks each statement, one may have been refused because of another of them.
+        while refused and len(again := self._refused(group, refused, whole=False)) < len(refused):
+            refused = again
+        if refused:
+            self._quarantine(refused, REFUSED)
+
+    def _refused(self, group: Group, ids: Sequence[int], *, whole: bool = True) -> list[int]:
+        """Remove these rows together, in halves where the database refuses; those that it refuses alone."""
+        if whole or len(ids) == 1:
             try:
-                tally.add(_remove_batch(run, group, [entity_id]))
+                self.held.update(self._in_transaction(lambda: self._remove_batch(group, ids)))
             except IntegrityError:
-                refused.append(entity_id)
-        if len(refused) == len(pending):
-            break
-        pending = refused
-    tally.add(_quarantine_refused(run, pending))
-    return tally
+                logger.info("a batch was refused by the database; it goes in halves", exc_info=True)
+            else:
+                return []
+        if len(ids) == 1:
+            return list(ids)
+        middle = len(ids) // 2
+        return [*self._refused(group, ids[:middle]), *self._refused(group, ids[middle:])]
 
-
-def _remove_batch(run: TestRun, group: Group, ids: Sequence[int]) -> Tally:
-    alias = ledger_alias()
-    with transaction.atomic(using=alias):
-        lock_exclusively(run)
-        batch = _Batch(run, group, [concrete(apps.get_model(label)) for label in group.models], alias)
+    def _remove_batch(self, group: Group, ids: Sequence[int]) -> dict[int, Held]:
+        batch = _Batch(self.run, group, group.members, ledger_alias(), self.proofs)
         batch.examine(ids)
-        batch.delete()
+        with self._awake():
+            batch.delete()
         batch.write_down()
-        database(alias).surface_broken_references()
-    return batch.tally
+        return batch.held
 
+    def _quarantine(self, ids: Collection[int], reason: str) -> None:
+        def write() -> dict[int, Held]:
+            found = {entry.pk: Held.entry(entry, reason) for entry in standing(self.run, ids)}
+            write_held(found)
+            return found
 
-def _quarantine_refused(run: TestRun, ids: Collection[int]) -> Tally:
-    tally = Tally()
-    with transaction.atomic(using=ledger_alias()):
-        lock_exclusively(run)
-        for entry in standing(run, ids):
-            tally.held[entry.pk] = Held.entry(entry, REFUSED)
-        write_held(tally.held)
-    return tally
+        self.held.update(self._in_transaction(write))
+
+    def hold_lost(self) -> None:
+        """Quarantine the entries whose model is not installed."""
+        if self.seen.lost:
+            lost = {each.entity_id: each for each in self.seen.lost}
+            self._in_transaction(lambda: write_held(lost))
+            self.held.update(lost)
+
+    # --- transactions --------------------------------------------------------------------------------------
+
+    def _awake(self) -> AbstractContextManager[None]:
+        return database(ledger_alias()).purging(self.run.pk) if self.proofs.awake else nullcontext()
+
+    def _in_transaction(self, work: Callable[[], T]) -> T:
+        """All of it or nothing, with the run held; again where the database chose it for a victim."""
+        engine = database(ledger_alias())
+        for attempt in range(_ATTEMPTS):
+            try:
+                with transaction.atomic(using=ledger_alias()):
+                    if lock_for_removal(self.run, wait=self.wait) is None:
+                        raise Busy
+                    result = work()
+                    engine.surface_broken_references()
+            except OperationalError as error:
+                if attempt == _ATTEMPTS - 1 or not engine.chose_a_victim(error):
+                    raise
+            else:
+                return result
+        raise AssertionError("unreachable")  # pragma: no cover
 
 
 @dataclass(slots=True)
@@ -134,15 +268,19 @@ class _Batch:
     group: Group
     members: list[Model]
     alias: str
+    proofs: Proofs
     found: dict[Model, Findings] = field(default_factory=dict)
-    tally: Tally = field(default_factory=Tally)
-    removed_ids: set[int] = field(default_factory=set)
+    held: dict[int, Held] = field(default_factory=dict)
+    went_along: set[int] = field(default_factory=set)
 
     def examine(self, ids: Sequence[int]) -> None:
         entries = list(standing(self.run, ids))
         for model in self.members:
-            of_model = [entry for entry in entries if entry.model == model._meta.label_lower]
-            found = self.found[model] = examine(model, of_model, lock=True, using=self.alias)
+            label = model._meta.label_lower
+            of_model = [entry for entry in entries if entry.model == label]
+            found = self.found[model] = examine(
+                model, of_model, lock=True, using=self.alias, proven_since=self.proofs.since.get(label)
+            )
             self._hold(Held.entry(entry, NOT_THE_ROW) for entry in found.strangers)
         while self._set_held_aside():
             pass
@@ -164,11 +302,11 @@ class _Batch:
 
     def delete(self) -> None:
         self._break_circles()
-        own_way = [model for model in self.members if has_own_way(model)]
-        for model in own_way:
+        apart = [model for model in self.members if is_overridden(model) or has_receivers(model)]
+        for model in apart:
             self._delete_own_way(self.found[model])
         for model in self.members:
-            if model not in own_way:
+            if model not in apart:
                 delete_rows(model, list(self.found[model].ours), self.alias)
 
     def _break_circles(self) -> None:
@@ -184,15 +322,22 @@ class _Batch:
                     )
 
     def _delete_own_way(self, found: Findings) -> None:
+        batch = {
+            each.model: {key: entry.pk for key, entry in each.ours.items()} for each in self.found.values()
+        }
+        own_way = OwnWay(self.run, self.alias, batch, self.held)
+        if not is_overridden(found.model) and found.ours:
+            try:
+                self.went_along |= own_way.tell_and_delete(found.model, list(found.ours))
+            except IntegrityError:
+                raise
+            except Exception:
+                logger.debug("receivers failed on a batch; its rows go one by one", exc_info=True)
+            else:
+                return
         for key, entry in list(found.ours.items()):
             try:
-                with (
-                    transaction.atomic(using=self.alias),
-                    recording_inserts() as written,
-                    self._watching_deletes(written) as along,
-                ):
-                    _delete_as_the_model_does(found.model, key, self.alias, written)
-                self.removed_ids |= along
+                self.went_along |= own_way.delete(found.model, key)
             except IntegrityError:
                 raise
             except TouchedForeignRow as error:
@@ -203,103 +348,29 @@ class _Batch:
                 del found.ours[key]
                 self._hold([Held.entry(entry, DELETE_FAILED)])
 
-    @contextmanager
-    def _watching_deletes(self, written: Recorder) -> Iterator[set[int]]:
-        """Refuse the deletion of any row that is not the run's; the entries of those that go along.
-
-        What the deletion itself has `written` (a log entry, say) is its own to remove.
-        """
-        along: set[int] = set()
-        ours = connections[self.alias]
-
-        def refuse_foreign(sender: Model, instance: models.Model, using: str, **kwargs: Any) -> None:
-            # A receiver is called on every thread: another thread's deletion has another connection.
-            if connections[using] is ours:
-                entry_id = self._entry_of(concrete(sender), instance.pk, written)
-                if entry_id is not None:
-                    along.add(entry_id)
-
-        pre_delete.connect(refuse_foreign, weak=False)
-        try:
-            yield along
-        finally:
-            pre_delete.disconnect(refuse_foreign)
-
-    def _entry_of(self, model: Model, key: Any, written: Recorder) -> int | None:
-        """The entry of a row that a deletion takes along; None where nobody but the deletion made the row.
-
-        Raises TouchedForeignRow where the row is not the run's, and where a real row holds it.
-        """
-        found = self.found.get(model)
-        if found is not None and key in found.ours:
-            return found.ours[key].pk
-        entry = standing(self.run).for_keys(model, [key]).first()
-        if entry is None and (is_derived(model) or key in written.keys_of(model)):
-            return None
-        if entry is None or entry.pk in self.tally.held:
-            raise TouchedForeignRow(model)
-        along = examine(model, [entry], lock=True, using=self.alias)
-        held = holders(along, self.alias, lambda each: self._is_real(each, written))
-        if held or not along.ours:
-            raise TouchedForeignRow(model, *held.values())
-        return entry.pk
-
-    def _is_real(self, model: Model, written: Recorder) -> Q:
-        """Rows of `model` that are neither the run's nor what the deletion itself has written."""
-        return Q(~Exists(entries_of_outer_row(model, self.run))) & ~Q(pk__in=written.keys_of(concrete(model)))
-
     def _hold(self, held: Any) -> None:
-        self.tally.held.update({each.entity_id: each for each in held})
+        self.held.update({each.entity_id: each for each in held})
 
     def write_down(self) -> None:
         """Enter in the ledger what became of every entry of the batch."""
-        write_held(self.tally.held)
-        going = [entry for found in self.found.values() for entry in found.ours.values()]
-        along = standing(self.run, self.removed_ids - {entry.pk for entry in going})
-        removed = [*going, *along]
-        gone = [entry for found in self.found.values() for entry in found.gone]
-        _write_end(removed, TestEntity.State.REMOVED)
-        _write_end(gone, TestEntity.State.GONE)
-        self.tally.removed.update(entry.type for entry in removed)
-        self.tally.gone.update(entry.type for entry in gone)
-
-
-def has_own_way(model: Model) -> bool:
-    """Whether deleting a row of this model is more than a DELETE: its own `delete()`, or somebody listens."""
-    return (
-        model.delete is not models.Model.delete
-        or pre_delete.has_listeners(model)
-        or post_delete.has_listeners(model)
-    )
-
-
-def delete_rows(model: Model, keys: Sequence[Any], alias: str) -> None:
-    """One DELETE of exactly these keys: no collector, no cascade, no signal."""
-    if keys:
-        all_rows(model, alias).filter(pk__in=keys)._raw_delete(alias)
-
-
-def _delete_as_the_model_does(model: Model, key: Any, alias: str, written: Recorder) -> None:
-    instance = all_rows(model, alias).filter(pk=key).first()
-    if instance is None:
-        return  # it went along with another
-    instance.delete()
-    # What the deletion itself wrote (a log entry, say) is as much the test's as what it deleted.
-    for row in reversed(written.rows):
-        delete_rows(row.model, [row.pk], row.database)
-    delete_rows(model, [key], alias)  # where delete() only marks the row
+        write_held(self.held)
+        removed = {entry.pk for found in self.found.values() for entry in found.ours.values()}
+        close(removed | self.went_along, TestEntity.State.REMOVED)
+        close({entry.pk for found in self.found.values() for entry in found.gone}, TestEntity.State.GONE)
 
 
 def write_held(held: Mapping[int, Held]) -> None:
     """Quarantine these entries."""
     for each in held.values():
-        TestEntity.objects.using(ledger_alias()).filter(pk=each.entity_id).update(
+        standing_entry = TestEntity.objects.using(ledger_alias()).standing().filter(pk=each.entity_id)
+        standing_entry.update(
             state=TestEntity.State.QUARANTINED, reason=each.reason, blocked_by=dict(each.blocked_by)
         )
 
 
-def _write_end(entries: Sequence[TestEntity], state: str) -> None:
-    if entries:
-        TestEntity.objects.using(ledger_alias()).filter(pk__in=[entry.pk for entry in entries]).update(
+def close(entity_ids: Collection[int], state: str) -> None:
+    """Enter the end of these entries' rows, but for those that the database has entered itself."""
+    if entity_ids:
+        TestEntity.objects.using(ledger_alias()).standing().filter(pk__in=entity_ids).update(
             state=state, tombstone=F("pk"), removed_at=Now(), reason="", blocked_by={}
         )

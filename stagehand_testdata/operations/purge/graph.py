@@ -1,4 +1,4 @@
-"""Who points at whom: every way in which one row can hold another, as far as Django's models know it."""
+"""Who points at whom: every way in which one row can hold another, that models or the database know of."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.apps import apps
+from django.apps.registry import Apps
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q, QuerySet
 
 from ...conf import settings
 from ...databases import database
-from ...models import TestRun
+from ...databases.lookups import one_of
+from ...databases.references import Reference, references
+from ...models import TestEntityQuerySet, TestRun, key_column
 from ..runs import ledger_alias
 
 Model = type[models.Model]
@@ -28,6 +31,12 @@ def concrete(model: Model) -> Model:
 def all_rows(model: Model, alias: str) -> QuerySet[models.Model]:
     """Every row of the model's table, whatever its managers hide."""
     return QuerySet(model, using=alias)
+
+
+def rows_under(model: Model, keys: Sequence[Any], alias: str) -> QuerySet[models.Model]:
+    """The rows of the model that have one of these primary keys."""
+    composite = isinstance(model._meta.pk, models.CompositePrimaryKey)
+    return all_rows(model, alias).filter(Q(pk__in=keys) if composite else one_of("pk", keys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,12 @@ class Pointer:
     target: str
     nullable: bool
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """The table and the column."""
+        field: Any = self.model._meta.get_field(self.column)
+        return self.model._meta.db_table, field.column
+
     def holding(
         self, alias: str, target: Model, rows: Sequence[dict[str, Any]], which: Q | None = None
     ) -> Iterator[tuple[Any, Any]]:
@@ -52,6 +67,15 @@ class Pointer:
         """
         by_value = {row[self.target]: row["pk"] for row in rows}
         yield from self._read(alias, by_value, which or Q())
+
+    def anyone_holding(self, alias: str, target: Model, entries: TestEntityQuerySet, which: Q) -> bool:
+        """Whether any row at all holds one of the rows of `target` that these entries are of."""
+        if self.target == "pk":
+            values = entries.order_by().values(key_column(target))
+        else:
+            keys = entries.order_by().values(key_column(target))
+            values = all_rows(target, alias).filter(pk__in=keys).values(self.target)
+        return all_rows(self.model, alias).filter(which, **{f"{self.column}__in": values}).exists()
 
     def _read(
         self, alias: str, by_value: dict[Any, Any], *which: Q, **more: Any
@@ -72,22 +96,44 @@ class GenericPointer(Pointer):
     def holding(
         self, alias: str, target: Model, rows: Sequence[dict[str, Any]], which: Q | None = None
     ) -> Iterator[tuple[Any, Any]]:
-        from django.contrib.contenttypes.models import ContentType
+        by_value = self._values(target, [row["pk"] for row in rows])
+        if by_value:
+            yield from self._read(alias, by_value, which or Q(), self._about(target, alias))
 
+    def anyone_holding(self, alias: str, target: Model, entries: TestEntityQuerySet, which: Q) -> bool:
+        column: Any = self.model._meta.get_field(self.column)
+        for kinds, name in _KEY_FORMS:
+            if isinstance(column, kinds):
+                # A key that has no such form cannot stand in that column.
+                values = entries.order_by().exclude(**{name: None}).values(name)
+                about = Q(which, self._about(target, alias))
+                return all_rows(self.model, alias).filter(about, **{f"{self.column}__in": values}).exists()
+        rows = [{"pk": entry.row_key(target)} for entry in entries]
+        return any(True for _ in self.holding(alias, target, rows, which))
+
+    def _values(self, target: Model, keys: Sequence[Any]) -> dict[Any, Any]:
+        """The keys by what stands for them in this column."""
         column: Any = self.model._meta.get_field(self.column)
         by_value = {}
-        for row in rows:
+        for key in keys:
             with suppress(ValidationError, ValueError):  # a key of this type cannot stand in that column
-                by_value[column.to_python(row["pk"] if _same_kind(column, target) else str(row["pk"]))] = row[
-                    "pk"
-                ]
-        if not by_value:
-            return
-        kinds = ContentType.objects.db_manager(alias).filter(
-            app_label=target._meta.app_label,
-            model__in=[each._meta.model_name for each in apps.get_models() if concrete(each) is target],
-        )
-        yield from self._read(alias, by_value, which or Q(), **{f"{self.content_type}__in": list(kinds)})
+                by_value[column.to_python(key if _same_kind(column, target) else str(key))] = key
+        return by_value
+
+    def _about(self, target: Model, alias: str) -> Q:
+        from django.contrib.contenttypes.models import ContentType
+
+        kinds = ContentType.objects.db_manager(alias)
+        names = [each._meta.model_name for each in apps.get_models() if concrete(each) is target]
+        found = [kinds.filter(app_label=target._meta.app_label, model=name).first() for name in names]
+        return Q(**{f"{self.content_type}__in": [kind for kind in found if kind is not None]})
+
+
+#: In which form the ledger has the keys that stand in a column of this kind.
+_KEY_FORMS: tuple[tuple[tuple[type[models.Field[Any, Any]], ...], str], ...] = (
+    ((models.CharField, models.TextField), "key_text"),
+    ((models.UUIDField,), "key_uuid"),
+)
 
 
 def _same_kind(column: Any, target: Model) -> bool:
@@ -116,10 +162,83 @@ def _pointers() -> tuple[dict[Model, list[Pointer]], list[GenericPointer]]:
     return direct, generic
 
 
+class _Tables(NamedTuple):
+    """What the database says of itself: pointers that no model knows of, by target table, and which columns
+    it guards itself by refusing to delete what they point at."""
+
+    unmodelled: dict[str, list[Pointer]]
+    refusing: frozenset[tuple[str, str]]
+
+
+@lru_cache(maxsize=1)
+def _tables() -> _Tables:
+    direct, _ = _pointers()
+    known = {each.place for pointers in direct.values() for each in pointers}
+    found: dict[str, list[Pointer]] = {}
+    by_table = {model._meta.db_table: model for model in apps.get_models(include_auto_created=True)}
+    own = {model._meta.db_table for model in apps.get_app_config(TestRun._meta.app_label).get_models()}
+    there = [each for each in references(ledger_alias()) if each.table not in own]
+    for each in there:
+        target = by_table.get(each.target)
+        if target is not None and (each.table, each.column) not in known:
+            found.setdefault(each.target, []).append(_unmodelled(each, by_table.get(each.table), target))
+    return _Tables(found, frozenset((each.table, each.column) for each in there if each.refuses))
+
+
+def _unmodelled(reference: Reference, holder: Model | None, target: Model) -> Pointer:
+    """A pointer that only the database knows: its table has no model, or its column no relation."""
+    aimed = next(
+        (each for each in target._meta.concrete_fields if each.column == reference.target_column),
+        target._meta.pk,
+    )
+    name = "pk" if aimed.primary_key else aimed.attname
+    for column in holder._meta.local_concrete_fields if holder else ():
+        if column.column == reference.column:
+            return Pointer(concrete(column.model), column.attname, name, column.null)
+    return Pointer(_model_of_table(reference, aimed), "holds", name, True)
+
+
+def _model_of_table(reference: Reference, aimed: models.Field[Any, Any]) -> Model:
+    """A model by which to count a table's rows; its one column stands for the key too."""
+    while aimed.is_relation:
+        aimed = aimed.target_field  # type: ignore[attr-defined]
+    kind: type[models.Field[Any, Any]] = models.TextField
+    if isinstance(aimed, models.IntegerField):
+        kind = models.BigIntegerField
+    elif isinstance(aimed, models.UUIDField):
+        kind = models.UUIDField
+    meta = type(
+        "Meta",
+        (),
+        {"apps": Apps(), "app_label": "table", "managed": False, "db_table": reference.table},
+    )
+    namespace = {
+        "__module__": __name__,
+        "Meta": meta,
+        "holds": kind(primary_key=True, db_column=reference.column),
+    }
+    return type(reference.table, (models.Model,), namespace)
+
+
+def database_refuses(pointer: Pointer) -> bool:
+    """Whether the database itself, within the transaction, refuses to delete a row that this one holds."""
+    return database(ledger_alias()).can_surface_broken_references and pointer.place in _tables().refusing
+
+
+def look_at_tables() -> None:
+    """Ask the database anew which tables point where: each plan and each purge begins with it."""
+    _tables.cache_clear()
+
+
 def pointers_to(model: Model) -> list[Pointer]:
     """Every column that can hold a row of `model`, but for tables that the product derives itself."""
     direct, generic = _pointers()
-    found: list[Pointer] = [*direct.get(concrete(model), ()), *generic]
+    target = concrete(model)
+    found: list[Pointer] = [
+        *direct.get(target, ()),
+        *_tables().unmodelled.get(target._meta.db_table, ()),
+        *generic,
+    ]
     return [each for each in found if not is_derived(each.model)]
 
 

@@ -5,6 +5,7 @@ The dry run, the admin's confirmation page and the executor all work from the sa
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,13 +15,15 @@ from typing import Any, TypeVar
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
-from django.db.models import Exists, Q
+from django.db.models import CompositePrimaryKey, Count, Exists, Q
 
 from ... import fingerprints
 from ...conf import settings
-from ...models import TestEntity, TestEntityQuerySet, TestRun, entries_of_outer_row
+from ...databases import database
+from ...models import Receipt, TestEntity, TestEntityQuerySet, TestRun, entries_of_outer_row
+from .. import guards
 from ..runs import ledger_alias
-from .graph import Model, all_rows, concrete, deletion_order, holds_itself, pointers_to
+from .graph import Model, all_rows, concrete, deletion_order, holds_itself, look_at_tables, pointers_to
 
 T = TypeVar("T")
 
@@ -30,6 +33,10 @@ NOT_THE_ROW = "not_the_row_we_made"
 REFUSED = "refused_by_the_database"
 DELETE_FAILED = "delete_failed"
 MODEL_MISSING = "model_missing"
+IN_USE = "in_use"
+EXTERNAL_FAILED = "external_failed"
+EXTERNAL_MISSING = "external_missing"
+EXTERNAL_BEING_MADE = "external_being_made"
 
 EXPLANATIONS = {
     REFERENCED: "rows that this purge may not remove point at it",
@@ -37,6 +44,10 @@ EXPLANATIONS = {
     REFUSED: "the database refused to delete it",
     DELETE_FAILED: "the model's own delete() failed",
     MODEL_MISSING: "its model is not installed any more",
+    IN_USE: "another transaction holds its row",
+    EXTERNAL_FAILED: "the outside system did not remove it",
+    EXTERNAL_BEING_MADE: "its making outside has not been answered yet",
+    EXTERNAL_MISSING: "no handler of its type is registered any more",
 }
 
 
@@ -64,11 +75,31 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Models to be emptied together, with their entries: one model, or a circle of several."""
+    """Models to be emptied together: one model, or a circle of several. `count` is of their entries."""
 
     models: tuple[str, ...]
     circular: bool
-    entity_ids: tuple[int, ...]
+    count: int
+
+    @property
+    def members(self) -> list[Model]:
+        return [concrete(apps.get_model(label)) for label in self.models]
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a run has standing: in groups, those that hold others first. A look at the ledger alone."""
+
+    run_id: int
+    groups: tuple[Group, ...]
+    counts: Mapping[str, int]
+    #: Entries whose model is not installed.
+    lost: tuple[Held, ...]
+    externals: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values()) + self.externals
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +113,6 @@ class Plan:
     gone: Mapping[str, int]
     held: tuple[Held, ...]
     digest: str
-
-    @property
-    def total(self) -> int:
-        return sum(len(group.entity_ids) for group in self.groups)
 
     def as_wire(self) -> dict[str, Any]:
         return {
@@ -106,6 +133,8 @@ class Findings:
     ours: dict[Any, TestEntity] = field(default_factory=dict)
     strangers: list[TestEntity] = field(default_factory=list)
     gone: list[TestEntity] = field(default_factory=list)
+    #: Their rows are locked by somebody else just now.
+    busy: list[TestEntity] = field(default_factory=list)
 
 
 def standing(run: TestRun, entity_ids: Collection[int] | None = None) -> TestEntityQuerySet:
@@ -114,44 +143,125 @@ def standing(run: TestRun, entity_ids: Collection[int] | None = None) -> TestEnt
     return entries if entity_ids is None else entries.filter(pk__in=entity_ids)
 
 
+def outline(run: TestRun, entity_ids: Collection[int] | None = None) -> Outline:
+    """Count the run's standing entries (or those listed) by model, in the order of their removal."""
+    selected = standing(run, entity_ids)
+    rows = selected.exclude(origin=TestEntity.Origin.EXTERNAL)
+    counts = dict(rows.order_by().values_list("model").annotate(count=Count("pk")))
+    installed, lost = installed_models(counts)
+    groups = []
+    for members in deletion_order(installed):
+        labels = tuple(model._meta.label_lower for model in members)
+        groups.append(Group(labels, holds_itself(members), sum(counts[label] for label in labels)))
+    missing = rows.filter(model__in=lost) if lost else ()
+    return Outline(
+        run_id=run.pk,
+        groups=tuple(groups),
+        counts=counts,
+        lost=tuple(Held.entry(entry, MODEL_MISSING) for entry in missing),
+        externals=selected.filter(origin=TestEntity.Origin.EXTERNAL).count(),
+    )
+
+
 def make_plan(run: TestRun, entity_ids: Collection[int] | None = None) -> Plan:
     """Look at every standing entry (or those listed), at its row and at all that points there.
 
     Writes nothing and locks nothing: the executor looks again, under locks.
+    Raises GuardsDisabled.
     """
+    look_at_tables()
+    seen = outline(run, entity_ids)
     selected = standing(run, entity_ids)
-    models, lost = installed_models(selected)
-    held = [Held.entry(entry, MODEL_MISSING) for entry in lost]
-    look = _Look(run, selected, {model: set() for model in models})
-    groups, removable, gone = [], Counter[str](), Counter[str]()
-    gone_ids: set[int] = set()
-    for members in deletion_order(models):
-        circular = holds_itself(members)
-        passed = look.over(members)
-        while circular and passed.kept_more:
+    kept: dict[Model, set[Any]] = {model: set() for group in seen.groups for model in group.members}
+    look = _Look(run, selected, kept, proofs())
+    held = list(seen.lost)
+    removable = Counter[str]()
+    _, gone = ended(run) if entity_ids is None else (None, Counter[str]())
+    digest = hashlib.sha256(f"{run.pk}".encode())
+    for group in seen.groups:
+        passed = look.over(group.members)
+        while group.circular and passed.kept_more:
             # A row that stays may hold other rows of its circle: look again with that in mind.
-            passed = look.over(members)
-        labels = tuple(model._meta.label_lower for model in members)
-        groups.append(Group(labels, circular, tuple(passed.ids)))
+            passed = look.over(group.members)
         held += passed.held
         removable += passed.removable
-        gone += Counter(entry.type for entry in passed.gone)
-        gone_ids |= {entry.pk for entry in passed.gone}
+        gone += passed.gone
+        digest.update(passed.digest)
+    externals = selected.filter(origin=TestEntity.Origin.EXTERNAL)
+    for pk, name in externals.order_by("pk").values_list("pk", "type").iterator():
+        removable[name] += 1
+        digest.update(b" %d-" % pk)
+    for each in sorted(held, key=lambda each: each.entity_id):
+        digest.update(f" {each.entity_id}={each.reason}{sorted(each.blocked_by.items())}".encode())
     return Plan(
         run_id=run.pk,
         test_id=run.test_id,
-        groups=tuple(groups),
+        groups=seen.groups,
         removable=dict(sorted(removable.items())),
         gone=dict(sorted(gone.items())),
         held=tuple(held),
-        digest=_digest(run, groups, gone_ids, held),
+        digest=digest.hexdigest(),
     )
 
 
+def ended(run: TestRun) -> tuple[Counter[str], Counter[str]]:
+    """Rows of the run that were removed, and that others had removed, which no receipt has told of yet.
+
+    By entity type, and by the ledger alone, so that purges that share a run tell of each row once.
+    """
+    alias = ledger_alias()
+    entries = TestEntity.objects.using(alias).filter(run=run).exclude(tombstone=0).order_by()
+    removed, gone = Counter[str](), Counter[str]()
+    for state, name, count in entries.values_list("state", "type").annotate(count=Count("pk")):
+        (removed if state == TestEntity.State.REMOVED else gone)[name] += count
+    for earlier in Receipt.objects.using(alias).filter(run=run).values_list("body", flat=True):
+        removed.subtract(earlier["removed"])
+        gone.subtract(earlier["alreadyGone"])
+    return +removed, +gone
+
+
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """Which entries are proof by themselves that their row is the one we made.
+
+    `since` has the models whose entries the database itself closes when a row goes, and the moment from
+    which on it did. An entry made later that still stands is proof: no other row can be under its key.
+    """
+
+    awake: bool
+    since: Mapping[str, dt.datetime]
+
+    def cover(self, models: Iterable[Model]) -> bool:
+        return all(
+            model._meta.label_lower in self.since and not isinstance(model._meta.pk, CompositePrimaryKey)
+            for model in models
+        )
+
+    def hold(self, model: Model, oldest: dt.datetime) -> bool:
+        """Whether entries of `model`, the oldest of them made then, are proof."""
+        since = self.since.get(model._meta.label_lower)
+        return since is not None and oldest >= since
+
+
+def proofs() -> Proofs:
+    """Raises GuardsDisabled."""
+    alias = ledger_alias()
+    awake = guards.require_awake(alias)
+    return Proofs(bool(awake), awake if database(alias).closes_entries else {})
+
+
 def examine(
-    model: Model, entries: Sequence[TestEntity], *, lock: bool = False, using: str | None = None
+    model: Model,
+    entries: Sequence[TestEntity],
+    *,
+    lock: bool = False,
+    using: str | None = None,
+    proven_since: dt.datetime | None = None,
 ) -> Findings:
-    """Hold each entry against the row under its key; with `lock`, the rows stay so till the commit."""
+    """Hold each entry against the row under its key.
+
+    With `lock`, the rows stay so till the commit, and those that somebody else has locked are `busy`.
+    """
     by_key: dict[Any, TestEntity] = {}
     unreadable = []
     for entry in entries:
@@ -162,15 +272,25 @@ def examine(
             by_key[key] = entry
     needed = {each.attname for each in fingerprints.columns(model)}
     needed |= {pointer.target for pointer in pointers_to(model)} - {"pk"}
-    rows = all_rows(model, using or ledger_alias()).filter(pk__in=list(by_key)).values("pk", *needed)
+    alias = using or ledger_alias()
+    rows = all_rows(model, alias).filter(pk__in=list(by_key)).values("pk", *needed)
     if lock:
-        rows = rows.select_for_update()
+        rows = database(alias).skipping_locked(rows)
     found = Findings(model, {row["pk"]: row for row in rows}, strangers=unreadable)
+    missing = [key for key in by_key if key not in found.rows]
+    unseen = (
+        all_rows(model, alias).filter(pk__in=missing) if lock and missing else all_rows(model, alias).none()
+    )
+    busy = set(unseen.values_list("pk", flat=True))
     for key, entry in by_key.items():
         row = found.rows.get(key)
-        if row is None:
+        if key in busy:
+            found.busy.append(entry)
+        elif row is None:
             found.gone.append(entry)
-        elif fingerprints.matches(entry.fingerprint, model, row):
+        elif (proven_since is not None and entry.created_at >= proven_since) or fingerprints.matches(
+            entry.fingerprint, model, row
+        ):
             found.ours[key] = entry
         else:
             found.strangers.append(entry)
@@ -198,16 +318,16 @@ def holders(found: Findings, using: str, which: Any) -> dict[Any, Counter[str]]:
     return counted
 
 
-def installed_models(selected: TestEntityQuerySet) -> tuple[list[Model], list[TestEntity]]:
-    """The models of the entries, and the entries whose model is not installed."""
-    models: list[Model] = []
-    lost: list[TestEntity] = []
-    for label in selected.order_by("model").values_list("model", flat=True).distinct():
+def installed_models(labels: Iterable[str]) -> tuple[list[Model], list[str]]:
+    """The models of these labels, and the labels of which no model is installed."""
+    found: list[Model] = []
+    lost: list[str] = []
+    for label in labels:
         try:
-            models.append(concrete(apps.get_model(label)))
-        except LookupError:
-            lost += selected.filter(model=label)
-    return models, lost
+            found.append(concrete(apps.get_model(label)))
+        except (LookupError, ValueError):
+            lost.append(label)
+    return found, lost
 
 
 def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -218,11 +338,12 @@ def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 @dataclass(slots=True)
 class _Pass:
-    ids: list[int] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     removable: Counter[str] = field(default_factory=Counter)
-    gone: list[TestEntity] = field(default_factory=list)
+    gone: Counter[str] = field(default_factory=Counter)
     kept_more: bool = False
+    #: Equal for passes that remove and miss the same entries.
+    digest: bytes = b""
 
 
 @dataclass(slots=True)
@@ -232,22 +353,27 @@ class _Look:
     run: TestRun
     selected: TestEntityQuerySet
     kept: dict[Model, set[Any]]
+    proofs: Proofs
 
     def over(self, members: Sequence[Model]) -> _Pass:
         passed = _Pass()
+        digest = hashlib.sha256()
         before = sum(len(self.kept[model]) for model in members)
         for model in members:
             entries = self.selected.of_model(model).order_by("pk").iterator(settings.PURGE_BATCH_SIZE)
             for batch in in_batches(entries, settings.PURGE_BATCH_SIZE):
-                self._batch(model, batch, passed)
+                self._batch(model, batch, passed, digest)
         passed.kept_more = sum(len(self.kept[model]) for model in members) > before
+        passed.digest = digest.digest()
         return passed
 
-    def _batch(self, model: Model, batch: Sequence[TestEntity], passed: _Pass) -> None:
-        found = examine(model, batch)
+    def _batch(self, model: Model, batch: Sequence[TestEntity], passed: _Pass, digest: Any) -> None:
+        found = examine(model, batch, proven_since=self.proofs.since.get(model._meta.label_lower))
         blocked = holders(found, ledger_alias(), self._stays)
-        passed.ids += [entry.pk for entry in batch]
-        passed.gone += found.gone
+        gone = {entry.pk for entry in found.gone}
+        for entry in batch:
+            digest.update(b" %d%s" % (entry.pk, b"?" if entry.pk in gone else b"-"))
+        passed.gone.update(entry.type for entry in found.gone)
         passed.held += [Held.entry(entry, NOT_THE_ROW) for entry in found.strangers]
         self.kept[model].update({_key_or_none(model, entry) for entry in found.strangers} - {None})
         for key, entry in found.ours.items():
@@ -262,14 +388,3 @@ class _Look:
         foreign = Q(~Exists(entries_of_outer_row(model, self.run)))
         kept = self.kept.get(concrete(model))
         return foreign | Q(pk__in=kept) if kept else foreign
-
-
-def _digest(run: TestRun, groups: Sequence[Group], gone: Collection[int], held: Sequence[Held]) -> str:
-    """The plan in one word: equal for plans that remove and keep the same for the same reasons."""
-    digest = hashlib.sha256(f"{run.pk}".encode())
-    for group in groups:
-        for entity_id in group.entity_ids:
-            digest.update(b" %d%s" % (entity_id, b"?" if entity_id in gone else b"-"))
-    for each in sorted(held, key=lambda each: each.entity_id):
-        digest.update(f" {each.entity_id}={each.reason}{sorted(each.blocked_by.items())}".encode())
-    return digest.hexdigest()

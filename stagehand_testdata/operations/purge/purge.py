@@ -5,25 +5,23 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from ...conf import settings
-from ...exceptions import NotFound
+from ...exceptions import NotFound, PlanChanged, PurgeHalted
 from ...models import Receipt, TestEntity, TestRun
-from .. import runs
-from .execute import Progress, Tally, execute, write_held
-from .graph import Model, concrete, pointers_to
-from .plan import EXPLANATIONS, MODEL_MISSING, examine, installed_models, make_plan, standing
-
-logger = logging.getLogger(__name__)
+from .. import externals, runs
+from . import failures, limits
+from .execute import Busy, Progress, execute
+from .graph import Model, concrete, look_at_tables, pointers_to
+from .plan import EXPLANATIONS, Held, Proofs, ended, examine, installed_models, outline, proofs, standing
 
 Listed = tuple[str, str]
 
@@ -55,15 +53,100 @@ class Outcome:
         return f"{left}: {why or 'they are still live'}{f'; held by {by}' if by else ''}."
 
 
-def purge_run(run: TestRun, *, batch_size: int | None = None, progress: Progress | None = None) -> Outcome:
+@overload
+def purge_run(
+    run: TestRun,
+    *,
+    batch_size: int | None = ...,
+    progress: Progress | None = ...,
+    expect: str | None = ...,
+) -> Outcome: ...
+@overload
+def purge_run(
+    run: TestRun,
+    *,
+    batch_size: int | None = ...,
+    progress: Progress | None = ...,
+    expect: str | None = ...,
+    only_expired: bool,
+    wait: bool = ...,
+) -> Outcome | None: ...
+def purge_run(
+    run: TestRun,
+    *,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+    expect: str | None = None,
+    only_expired: bool = False,
+    wait: bool = True,
+) -> Outcome | None:
     """Close the run and remove every row of it that is provably its own; twice does no harm.
 
     Does not ask whether the gate is open, nor how old the run is. Opens its own transactions.
+
+    `expect`
+        The digest of a plan that somebody has looked at: removes nothing where it is another by now, and
+        however much it is where it is the same. Raises PlanChanged.
+    `only_expired`
+        None, and nothing done, where the run has not come to its end, as its lease stands under its lock.
+    `wait`
+        False: None where somebody else is at work on the run just now.
+
+    Raises PurgeHalted where it would remove more than it may unconfirmed, GuardsDisabled.
     """
-    if not _close(run):
-        return Outcome(_receipt(run.test_id, TestRun.State.CLOSED, Tally(), 0, ()))
-    tally = _remove(run, None, batch_size, progress)
-    return _finish(run, tally, not_owned=())
+    try:
+        outcome = _purge(
+            run,
+            batch_size=batch_size,
+            progress=progress,
+            expect=expect,
+            only_expired=only_expired,
+            wait=wait,
+        )
+    except Busy:
+        return None
+    except PlanChanged:
+        raise
+    except PurgeHalted as halted:
+        failures.failed(run, halted.message)
+        raise
+    except Exception as error:
+        failures.failed(run, f"{type(error).__name__}: {error}", error=error)
+        raise
+    if outcome is not None and outcome.success:
+        failures.succeeded(run)
+    elif outcome is not None:
+        failures.failed(run, outcome.message, got_nowhere=not outcome.receipt["removed"])
+    return outcome
+
+
+def _purge(
+    run: TestRun,
+    *,
+    batch_size: int | None,
+    progress: Progress | None,
+    expect: str | None,
+    only_expired: bool,
+    wait: bool,
+) -> Outcome | None:
+    look_at_tables()
+    proven = proofs()
+    seen = outline(run)
+    limits.confirm(run, seen, expect)
+    was_open = run.state == TestRun.State.OPEN
+    match _close(run, only_expired=only_expired, wait=wait):
+        case None:
+            return None
+        case False:
+            return Outcome(_receipt(run.test_id, TestRun.State.CLOSED))
+    if was_open:
+        # Until it closed the run could grow.
+        seen = outline(run)
+        limits.confirm(run, seen, expect)
+    size = batch_size or settings.PURGE_BATCH_SIZE
+    held = execute(run, seen, proven, batch_size=size, wait=wait, progress=progress)
+    held.update(_remove_externals(run))
+    return _finish(run, held, not_owned=(), wait=wait)
 
 
 def clean_up(test_id: str, owner: str, listed: Sequence[Listed] | None = None) -> Outcome:
@@ -71,22 +154,28 @@ def clean_up(test_id: str, owner: str, listed: Sequence[Listed] | None = None) -
 
     A listed row that the run does not own is reported and left alone. Once nothing is left that a client
     asked for, the rest goes too and the run closes. An unknown run gives zeros.
+    Raises PurgeHalted, GuardsDisabled.
     """
     try:
         run = runs.find(test_id, owner, deleted=True)
     except NotFound:
-        return Outcome(_receipt(test_id, TestRun.State.CLOSED, Tally(), 0, listed or ()))
+        return Outcome(_receipt(test_id, TestRun.State.CLOSED, not_owned=listed or ()))
     if listed is None:
         return purge_run(run)
     owned, not_owned = _look_up(run, listed)
     if run.state == TestRun.State.CLOSED:
-        return Outcome(_receipt(run.test_id, TestRun.State.CLOSED, Tally(), 0, not_owned))
-    asked = _with_dependents(run, owned)
-    tally = _remove(run, asked, None, None) if asked else Tally()
+        return Outcome(_receipt(run.test_id, TestRun.State.CLOSED, not_owned=not_owned))
+    look_at_tables()
+    proven = proofs()
+    asked = _with_dependents(run, owned, proven)
+    limits.refuse_too_many(run, asked)
+    held = _remove(run, asked, proven) if asked else {}
     if not standing(run).filter(origin=TestEntity.Origin.REQUESTED).exists() and _close(run):
-        tally.add(_remove(run, None, None, None))
-        return _finish(run, tally, not_owned)
-    return _write_receipt(run, run.state, tally, standing(run, asked).count(), not_owned)
+        held.update(_remove(run, None, proven))
+        return _all_there(_finish(run, held, not_owned))
+    with transaction.atomic(using=runs.ledger_alias()):
+        locked = runs.lock_exclusively(run)
+        return _write_receipt(run, locked.state, held, standing(run, asked).count(), not_owned)
 
 
 def delete_run(run: TestRun) -> Outcome:
@@ -125,62 +214,96 @@ def last_receipt(run: TestRun) -> Receipt:
     return receipt
 
 
-def _close(run: TestRun) -> bool:
-    """Let nobody in any more; False where the run is closed already."""
+def _close(run: TestRun, *, only_expired: bool = False, wait: bool = True) -> bool | None:
+    """Let nobody in any more. False where the run is closed already, None where it must be left alone."""
     with transaction.atomic(using=runs.ledger_alias()):
-        locked = runs.lock_exclusively(run)
-        if locked.state == TestRun.State.CLOSED:
-            return False
+        locked: Any = runs.lock_exclusively(run) if wait else runs.lock_or_skip(run)
+        if locked is None:
+            # Somebody holds it. Who only removes its rows is not in the way, and has closed it before.
+            locked = runs.visible(run.owner, deleted=True).get(pk=run.pk)
+            return True if locked.state == TestRun.State.CLOSING else None
+        if only_expired and locked.expires_at > locked.now:
+            return None
         if locked.state == TestRun.State.OPEN:
             _update(run, state=TestRun.State.CLOSING, closing_at=Now())
-    return True
+            locked.state = TestRun.State.CLOSING
+        run.state = locked.state
+    return bool(locked.state == TestRun.State.CLOSING)
 
 
-def _remove(
-    run: TestRun, entity_ids: Collection[int] | None, batch_size: int | None, progress: Progress | None
-) -> Tally:
-    plan = make_plan(run, entity_ids)
-    tally = execute(run, plan, batch_size=batch_size or settings.PURGE_BATCH_SIZE, progress=progress)
-    lost = {each.entity_id: each for each in plan.held if each.reason == MODEL_MISSING}
-    if lost:
-        with transaction.atomic(using=runs.ledger_alias()):
-            write_held(lost)
-        tally.held.update(lost)
-    return tally
+def _remove(run: TestRun, entity_ids: Collection[int] | None, proven: Proofs) -> dict[int, Held]:
+    seen = outline(run, entity_ids)
+    size = settings.PURGE_BATCH_SIZE
+    held = execute(run, seen, proven, batch_size=size, entity_ids=entity_ids)
+    return held | _remove_externals(run, entity_ids)
 
 
-def _finish(run: TestRun, tally: Tally, not_owned: Sequence[Listed]) -> Outcome:
+def _remove_externals(run: TestRun, entity_ids: Collection[int] | None = None) -> dict[int, Held]:
+    """Last of all: what is outside may belong to a row, and a row that stays keeps it."""
+    _, held = externals.remove_externals(run, entity_ids)
+    return {each.entity_id: each for each in held}
+
+
+def _finish(
+    run: TestRun, held: dict[int, Held], not_owned: Sequence[Listed], *, wait: bool = True
+) -> Outcome | None:
+    """Close the run where nothing is left, and write the receipt; None where somebody else is at it."""
     with transaction.atomic(using=runs.ledger_alias()):
-        locked = runs.lock_exclusively(run)
+        locked = runs.lock_exclusively(run) if wait else runs.lock_or_skip(run)
+        if locked is None:
+            return None
+        if locked.state == TestRun.State.CLOSED:
+            # Another purge has finished it meanwhile, and its receipt has the rest.
+            return Outcome(_receipt(run.test_id, TestRun.State.CLOSED, not_owned=not_owned))
         remaining = standing(run).count()
-        if not remaining and locked.state != TestRun.State.CLOSED:
+        if not remaining:
             _update(run, state=TestRun.State.CLOSED, closed_at=Now())
             locked.state = TestRun.State.CLOSED
-        outcome = _write_receipt(run, locked.state, tally, remaining, not_owned)
-    if not outcome.success:
-        logger.warning("purge left something: %s", outcome.message)
+        return _write_receipt(run, locked.state, held, remaining, not_owned)
+
+
+def _all_there(outcome: Outcome | None) -> Outcome:
+    if outcome is None:
+        raise AssertionError("a purge that waits comes to an end")  # pragma: no cover
     return outcome
 
 
 def _write_receipt(
-    run: TestRun, state: str, tally: Tally, remaining: int, not_owned: Sequence[Listed]
+    run: TestRun, state: str, held: dict[int, Held], remaining: int, not_owned: Sequence[Listed]
 ) -> Outcome:
-    body = _receipt(run.test_id, state, tally, remaining, not_owned)
+    """The run must be held exclusively, so that each removal is in one receipt and in no other."""
+    removed, gone = ended(run)
+    body = _receipt(
+        run.test_id,
+        state,
+        removed=removed,
+        gone=gone,
+        held=[each for _, each in sorted(held.items())],
+        remaining=remaining,
+        not_owned=not_owned,
+    )
     Receipt.objects.using(runs.ledger_alias()).create(run=run, body=body, digest=body["digest"])
     return Outcome(body)
 
 
 def _receipt(
-    test_id: str, state: str, tally: Tally, remaining: int, not_owned: Sequence[Listed]
+    test_id: str,
+    state: str,
+    *,
+    removed: Mapping[str, int] | None = None,
+    gone: Mapping[str, int] | None = None,
+    held: Sequence[Held] = (),
+    remaining: int = 0,
+    not_owned: Sequence[Listed] = (),
 ) -> dict[str, Any]:
     body: dict[str, Any] = {
         "success": remaining == 0,
         "testId": test_id,
         "state": str(state),
-        "removed": dict(sorted(tally.removed.items())),
-        "alreadyGone": dict(sorted(tally.gone.items())),
+        "removed": dict(sorted((removed or {}).items())),
+        "alreadyGone": dict(sorted((gone or {}).items())),
         "remaining": remaining,
-        "quarantined": [held.as_wire() for _, held in sorted(tally.held.items())],
+        "quarantined": [each.as_wire() for each in held],
         "notOwned": [{"type": name, "id": key} for name, key in not_owned],
     }
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
@@ -206,17 +329,18 @@ def _look_up(run: TestRun, listed: Sequence[Listed]) -> tuple[set[int], list[Lis
     return owned, [each for each in dict.fromkeys(listed) if each not in known]
 
 
-def _with_dependents(run: TestRun, entity_ids: Collection[int]) -> set[int]:
+def _with_dependents(run: TestRun, entity_ids: Collection[int], proven: Proofs) -> set[int]:
     """These entries and those of the run whose rows hold them, and so on."""
     chosen = set(entity_ids)
     alias = runs.ledger_alias()
-    members, _ = installed_models(standing(run))
+    labels = standing(run).order_by().values_list("model", flat=True).distinct()
+    members, _ = installed_models(labels)
     fresh = chosen
     while fresh:
         found: set[int] = set()
         for model in members:
             entries = list(standing(run, fresh).of_model(model))
-            examined = examine(model, entries)
+            examined = examine(model, entries, proven_since=proven.since.get(model._meta.label_lower))
             rows = [examined.rows[key] for key in examined.ours]
             for pointer in pointers_to(model) if rows else ():
                 if concrete(pointer.model) in members:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from stagehand_testdata.models import TestEntity, TestRun
-from stagehand_testdata.operations import entities, runs
+from stagehand_testdata.operations import entities, guards, runs
 from stagehand_testdata.operations.purge.purge import Outcome, purge_run
 from tests.conftest import Wire
 
@@ -39,6 +40,17 @@ class Run:
         return found
 
 
+@pytest.fixture(params=["without guards", "with guards"])
+def guarded(request: pytest.FixtureRequest, db: None) -> bool:
+    """Whether the database's guards are up: each test of a purge must hold either way."""
+    if request.param == "without guards":
+        return False
+    if not connection.features.can_rollback_ddl:
+        pytest.skip("a trigger cannot be rolled back here with the test")
+    guards.install(connection.alias)
+    return True
+
+
 @pytest.fixture
-def run(db: None, new_wire: Callable[[], Wire]) -> Run:
+def run(guarded: bool, new_wire: Callable[[], Wire]) -> Run:
     return Run(new_wire().test_id)

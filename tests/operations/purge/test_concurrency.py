@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from django.apps import apps
 from django.db import connection, connections, transaction
+from django.db.models.functions import Now
 
 from stagehand_testdata.exceptions import RunClosed
 from stagehand_testdata.models import TestEntity, TestRun
-from stagehand_testdata.operations import entities
+from stagehand_testdata.operations import entities, guards
 from stagehand_testdata.operations.purge import execute, purge
 from tests.conftest import Wire, host_counts
 from tests.host import models
@@ -30,8 +32,18 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(params=["without guards", "with guards"])
+def guarded(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[bool]:
+    if request.param == "without guards":
+        yield False
+        return
+    guards.install(connection.alias)
+    yield True
+    guards.remove(connection.alias)
+
+
 @pytest.fixture
-def run(transactional_db: None, new_wire: Callable[[], Wire]) -> Run:
+def run(guarded: bool, new_wire: Callable[[], Wire]) -> Run:
     return Run(new_wire().test_id)
 
 
@@ -174,6 +186,157 @@ def test_two_purges_of_one_run_share_its_rows(run: Run) -> None:
     assert run.states() == {"removed": total}
     assert run.run.state == "closed"
     assert all(count == 0 for name, count in host_counts().items() if name.startswith("host."))
+
+
+def held_in_another_transaction(work: Callable[[], Any]) -> tuple[threading.Event, threading.Thread]:
+    """Do `work` in a transaction that stays open until the event is set; returns once it is done."""
+    done, end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            work()
+            done.set()
+            assert end.wait(20)
+
+    thread, _ = in_thread(hold)
+    assert done.wait(10)
+    return end, thread
+
+
+def test_a_row_that_the_product_holds_is_reported_and_the_rest_goes(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "_PATIENCE", 0.2)
+    voucher, other = run.make("voucher"), run.make("voucher")
+    end, thread = held_in_another_transaction(
+        lambda: models.Voucher.objects.filter(pk=voucher.pk).update(note="in use")
+    )
+    outcome = run.purge()
+    assert [(each["id"], each["reason"]) for each in outcome.receipt["quarantined"]] == [
+        (voucher.pk, "in_use")
+    ]
+    assert run.entry(other).state == TestEntity.State.REMOVED
+    end.set()
+    thread.join()
+
+
+def test_a_row_that_is_let_go_in_time_goes_too(run: Run) -> None:
+    voucher = run.make("author")
+    end, thread = held_in_another_transaction(
+        lambda: list(models.Author.objects.select_for_update().filter(pk=voucher.pk))
+    )
+    purger, results = in_thread(run.purge)
+    time.sleep(0.3)
+    end.set()
+    thread.join()
+    purger.join()
+    assert results[0].success, results
+
+
+def test_the_product_deleting_test_rows_meanwhile_is_no_deadlock(run: Run) -> None:
+    """The triggers lock the row and then its entry; a purge must not do it the other way round."""
+    vouchers = [run.make("voucher").pk for _ in range(40)]
+
+    def deadlocks() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+            cursor.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+            return int(cursor.fetchone()[0])
+
+    def delete_all() -> None:
+        with transaction.atomic():
+            for key in reversed(vouchers):
+                models.Voucher.objects.filter(pk=key).delete()
+                time.sleep(0.002)
+
+    before = deadlocks()
+    product, deleted = in_thread(delete_all)
+    outcome = run.purge(batch_size=7)
+    product.join()
+    assert deleted == [None]
+    assert run.purge().success or outcome.success
+    time.sleep(0.6)  # the statistics are told a little later
+    assert deadlocks() == before
+    assert run.states().keys() <= {"removed", "gone"}
+
+
+def expire() -> None:
+    hour = dt.timedelta(hours=1)
+    TestRun.objects.update(opened_at=Now() - 2 * hour, expires_at=Now() - hour)
+
+
+class TestAReaper:
+    """`only_expired` and `wait=False`."""
+
+    def test_leaves_a_run_alone_that_was_renewed_meanwhile(self, run: Run) -> None:
+        run.make("voucher")
+        stale = run.run
+        TestRun.objects.update(
+            opened_at=Now() - dt.timedelta(hours=2), expires_at=Now() - dt.timedelta(1 / 24)
+        )
+        stale.refresh_from_db()
+        TestRun.objects.update(expires_at=Now() + dt.timedelta(minutes=5))
+        assert run_purge(stale, only_expired=True) is None
+        assert run.run.state == TestRun.State.OPEN
+        assert models.Voucher.objects.exists()
+
+    def test_does_not_wait_for_a_creator_in_flight(self, run: Run) -> None:
+        run.make("voucher")
+        TestRun.objects.update(
+            opened_at=Now() - dt.timedelta(hours=2), expires_at=Now() - dt.timedelta(1 / 24)
+        )
+        expired = run.run
+        end, thread = held_in_another_transaction(
+            lambda: list(TestRun.objects.select_for_update().filter(pk=expired.pk))
+        )
+        started = time.monotonic()
+        assert run_purge(expired, only_expired=True, wait=False) is None
+        assert time.monotonic() - started < 2
+        assert run.run.state == TestRun.State.OPEN
+        end.set()
+        thread.join()
+        assert run_purge(expired, only_expired=True, wait=False).success
+
+    def test_passes_by_rows_that_another_one_has(self, run: Run) -> None:
+        voucher = run.make("voucher")
+        end, thread = held_in_another_transaction(
+            lambda: list(models.Voucher.objects.select_for_update().filter(pk=voucher.pk))
+        )
+        started = time.monotonic()
+        assert run_purge(run.run, wait=False) is None
+        assert time.monotonic() - started < 2
+        end.set()
+        thread.join()
+        assert run_purge(run.run, wait=False).success
+
+    def test_does_not_take_the_children_that_another_one_is_removing_for_real(self, run: Run) -> None:
+        """What cannot be locked is neither gone nor foreign: its parents wait for it."""
+        book = run.make("book")
+        end, thread = held_in_another_transaction(
+            lambda: list(models.Chapter.objects.select_for_update().filter(book=book))
+        )
+        assert run_purge(run.run, wait=False) is None
+        assert not TestEntity.objects.filter(state=TestEntity.State.QUARANTINED).exists()
+        end.set()
+        thread.join()
+        assert run.purge().success
+
+
+def run_purge(run: TestRun, **options: Any) -> Any:
+    return purge.purge_run(run, **options)
+
+
+def test_each_removal_is_told_by_one_receipt_however_many_share_the_run(run: Run) -> None:
+    for _ in range(15):
+        run.make("book")
+    created = TestEntity.objects.count()
+    started = [in_thread(lambda: run_purge(run.run, batch_size=4, wait=False)) for _ in range(3)]
+    for thread, _ in started:
+        thread.join()
+    run.purge()
+    told = sum(sum(receipt.body["removed"].values()) for receipt in run.run.receipts.all())
+    assert told == created
+    assert run.states() == {"removed": created}
 
 
 KILLED = """

@@ -1,0 +1,57 @@
+"""The reaper as a Celery task.
+
+The host's app finds it by `app.autodiscover_tasks(["stagehand_testdata.contrib"], related_name="celery")`.
+
+# Note [A reaper that dies]
+The message is acknowledged late, so a worker that dies gives it back. It would do without: whatever the dead
+one had not committed is due still, and the next beat comes for it. That is also why a task whose process was
+killed is not sent again to kill the next one (`reject_on_worker_lost` stays off).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+try:
+    from celery import Task, shared_task
+except ModuleNotFoundError as missing:
+    raise ImportError(
+        "stagehand_testdata.contrib.celery needs Celery: pip install 'stagehand-testdata[celery]'"
+    ) from missing
+
+NAME = "stagehand_testdata.reap"
+#: How long a round may take where no time limit is shorter.
+SECONDS = 300.0
+#: Of the shortest limit: the batch in hand is finished before it strikes.
+SHARE = 0.8
+
+
+@shared_task(bind=True, name=NAME, acks_late=True, ignore_result=False)  # type: ignore[untyped-decorator]
+def reap(self: Task, limit: int | None = None) -> dict[str, Any]:
+    """Purge what is past its end, until nothing is or the time is up; the round in numbers."""
+    # Hosts import the schedule where they make their app, before any model may be.
+    from ..operations import reaper
+
+    return reaper.reap(limit=limit, stop=reaper.within(_seconds(self) * SHARE)).counts()
+
+
+def beat_schedule(every: float = 60.0, *, limit: int | None = None, **options: Any) -> dict[str, Any]:
+    """What to put into the app's `beat_schedule`: a round every so many seconds.
+
+    `options` are those of `apply_async`: a queue, say. A round that nobody took in time is dropped, so that
+    no pile of them waits for a worker.
+    """
+    return {
+        NAME: {
+            "task": NAME,
+            "schedule": every,
+            "kwargs": {"limit": limit},
+            "options": {"expires": every, **options},
+        }
+    }
+
+
+def _seconds(task: Task) -> float:
+    """The shortest limit of this round: the caller's, the task's, the app's, or our own."""
+    hard, soft = task.request.timelimit or (None, None)
+    return min(soft or task.soft_time_limit or SECONDS, hard or task.time_limit or SECONDS, SECONDS)

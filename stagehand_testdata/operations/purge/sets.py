@@ -1,0 +1,121 @@
+"""Rows that go set by set: their entries are the proof, so no row of them is read.
+
+The database itself finds them by a range of entries: to claim them, to look for what holds them and to remove
+them is one statement each, whatever their number.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from django.db import IntegrityError
+from django.db.models import Count, Max, Min, Q, QuerySet
+from django.db.models import Model as Row
+
+from ...databases import database
+from ...models import TestEntityQuerySet, TestRun, key_column
+from ..runs import ledger_alias
+from .graph import GenericPointer, Model, Pointer, all_rows, database_refuses, pointers_to
+from .own_way import OwnWay, has_receivers
+
+
+class NotProven(Exception):
+    """The rows of a chunk cannot go set by set: they must be looked at one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """`count` standing entries of one model, the oldest made at `oldest`."""
+
+    model: Model
+    entries: TestEntityQuerySet
+    count: int
+    oldest: dt.datetime
+
+    @property
+    def rows(self) -> QuerySet[Row]:
+        keys = self.entries.order_by().values(key_column(self.model))
+        return all_rows(self.model, ledger_alias()).filter(pk__in=keys)
+
+    def remove(
+        self, run: TestRun, held: Container[int], awake: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        """Lock the rows, look for what holds them and delete them; pass by where somebody else has them all.
+
+        Raises NotProven where that is not all there is to it.
+        """
+        database(ledger_alias()).prepare_for_many()
+        if has_receivers(self.model) or not all(map(_minds_itself, pointers_to(self.model))):
+            if self.claim():
+                self.refuse_holders()
+                with awake():
+                    self.delete(run, held)
+            return
+        # Whoever comes in between the look and the deletion is refused, or could as well come after it.
+        self.refuse_holders()
+        with awake():
+            free = database(ledger_alias()).skipping_locked(self.rows).values("pk")
+            deleted = all_rows(self.model, ledger_alias()).filter(pk__in=free)._raw_delete(ledger_alias())
+        if self._all_or_none(deleted) and self.entries.exists():
+            raise NotProven
+
+    def claim(self) -> bool:
+        """Lock the rows until the transaction ends; False where somebody else has all of them."""
+        return self._all_or_none(database(ledger_alias()).lock_free(self.rows))
+
+    def _all_or_none(self, count: int) -> bool:
+        if count < self.count and (count or not self.rows.exists()):
+            raise NotProven
+        return count > 0
+
+    def refuse_holders(self, among: Mapping[Model, Q] | None = None) -> None:
+        """Raise NotProven where any row points at one of these; of the models `among`, only such rows.
+
+        Where the database refuses by itself to delete what is pointed at, it is left to say so.
+        """
+        for pointer in pointers_to(self.model):
+            if database_refuses(pointer):
+                continue
+            which = (among or {}).get(pointer.model, Q())
+            if pointer.anyone_holding(ledger_alias(), self.model, self.entries, which):
+                raise NotProven
+
+    def delete(self, run: TestRun, held: Container[int]) -> None:
+        """Delete the claimed rows, and see that the database has closed their entries with them."""
+        if has_receivers(self.model):
+            self._tell_and_delete(run, held)
+        else:
+            self.rows._raw_delete(ledger_alias())
+        if self.entries.exists():
+            raise NotProven
+
+    def _tell_and_delete(self, run: TestRun, held: Container[int]) -> None:
+        batch = dict(self.entries.values_list(key_column(self.model), "pk"))
+        own_way = OwnWay(run, ledger_alias(), {self.model: batch}, held)
+        try:
+            own_way.tell_and_delete(self.model, list(batch))
+        except IntegrityError:
+            raise
+        except Exception as error:  # a receiver's: row by row it will tell whose
+            raise NotProven from error
+
+
+def _minds_itself(pointer: Pointer) -> bool:
+    """Whether a row that comes to point at a claimed one is no matter of when the lock was taken."""
+    return database_refuses(pointer) or isinstance(pointer, GenericPointer)
+
+
+def chunks(entries: TestEntityQuerySet, model: Model, size: int) -> Iterator[Chunk]:
+    """The standing entries, some at a time in the order in which they were made."""
+    last = 0
+    while True:
+        some = entries.filter(pk__gt=last).order_by("pk")[:size]
+        seen = some.aggregate(first=Min("pk"), last=Max("pk"), count=Count("pk"), oldest=Min("created_at"))
+        if not seen["count"]:
+            return
+        last = seen["last"]
+        within = entries.filter(pk__gte=seen["first"], pk__lte=last)
+        yield Chunk(model, within, seen["count"], seen["oldest"])

@@ -1,0 +1,116 @@
+"""What other tests leave open. Each of these fails when a guard is taken out: see tests/teeth.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from stagehand_testdata.models import TestEntity
+from stagehand_testdata.operations import guards
+from stagehand_testdata.operations.purge import purge
+from tests.conftest import Wire
+from tests.host import models
+from tests.making import changed
+
+from .conftest import Run
+
+needs_rollback_of_triggers = pytest.mark.skipif(
+    not connection.features.can_rollback_ddl, reason="a trigger cannot be rolled back here with the test"
+)
+
+
+@needs_rollback_of_triggers
+@pytest.mark.django_db
+def test_an_entry_from_before_the_guards_proves_nothing_by_itself(new_wire: Callable[[], Wire]) -> None:
+    run = Run(new_wire().test_id)
+    voucher = run.make("voucher")
+    models.Voucher.objects.filter(pk=voucher.pk).delete()
+    models.Voucher.objects.create(code=voucher.pk, note="a real one")
+    guards.install(connection.alias)
+    outcome = run.purge()
+    assert models.Voucher.objects.get().note == "a real one"
+    assert [each["reason"] for each in outcome.receipt["quarantined"]] == ["not_the_row_we_made"]
+
+
+def test_guards_that_are_taken_down_in_the_middle_are_noticed(
+    run: Run, guarded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody closes the entries any more: so the purge must, and not leave it to chance."""
+    if not guarded:
+        pytest.skip("there are none to take down")
+    run.make("voucher")
+    run.make("voucher")
+    plain = purge.execute
+
+    def take_down_first(*args: Any, **kwargs: Any) -> Any:
+        guards.lift(connection.alias)
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(purge, "execute", take_down_first)
+    assert run.purge().success
+    assert run.states() == {"removed": 2}
+    assert not models.Voucher.objects.exists()
+
+
+@pytest.mark.parametrize("with_guards", [False, pytest.param(True, marks=needs_rollback_of_triggers)])
+@pytest.mark.django_db
+def test_no_row_of_a_derived_table_is_let_go_of_by_the_orm(
+    new_wire: Callable[[], Wire], with_guards: bool
+) -> None:
+    """The product removes such rows by itself; Django's collector would null their key before."""
+    run = Run(new_wire().test_id)
+    with changed(DERIVED_TABLES=["host_review"]):
+        if with_guards:
+            guards.install(connection.alias)
+        book = run.make("book")
+        models.Review.objects.create(book=book, text="derived")
+        outcome = run.purge()
+    assert models.Review.objects.get().book_id == book.pk
+    assert run.entry(book).reason == "refused_by_the_database"
+    assert not outcome.success
+
+
+def test_a_generic_pointer_holds_a_row_of_a_circle_too(run: Run) -> None:
+    person = run.make("person")
+    models.Note.objects.create(subject=person, text="real")
+    outcome = run.purge()
+    assert models.Person.objects.get().pk == person.pk
+    assert [(each["reason"], each["blockedBy"]) for each in outcome.receipt["quarantined"]] == [
+        ("referenced", {"host.Note": 1})
+    ]
+
+
+def test_a_delete_that_takes_along_a_row_which_a_real_one_holds_is_undone(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voucher, archived = run.make("voucher"), run.make("archived")
+    models.Note.objects.create(subject=voucher, text="real")
+
+    def take_along(*args: Any, **kwargs: Any) -> None:
+        models.Voucher.objects.filter(pk=voucher.pk).delete()
+
+    monkeypatch.setattr(models.Archived, "delete", take_along)
+    run.purge()
+    assert models.Voucher.objects.filter(pk=voucher.pk).exists()
+    assert run.entry(archived).state == run.entry(voucher).state == TestEntity.State.QUARANTINED
+    assert run.entry(archived).blocked_by == {"host.Note": 1}
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="PostgreSQL's own error")
+def test_a_batch_that_the_database_broke_off_is_done_again(run: Run) -> None:
+    run.make("voucher")
+    broken_off = []
+
+    def break_off(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith('DELETE FROM "host_voucher"') and not broken_off:
+            broken_off.append(sql)
+            sql, params = "DO $$BEGIN RAISE EXCEPTION 'provoked' USING ERRCODE = '40001'; END$$", None
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(break_off):
+        assert run.purge().success
+    assert broken_off
+    assert run.states() == {"removed": 1}

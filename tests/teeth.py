@@ -1,0 +1,1058 @@
+"""Does a test bite when a guard is taken out? Seed one bug at a time, and see a test fail.
+
+    DATABASE_URL=postgres:///stagehand python -m tests.teeth [--only NUMBER…] [--jobs 2] [--list]
+
+Each worker has a copy of the code and a database of its own. First all the tests that are named must pass;
+then each bug is put in, its tests are run, and it is taken out again. A bug is caught where a test fails;
+where the code cannot even be imported nothing is proven, and that is an error too.
+Exit status 0 where every bug was caught, 1 where one was not, 2 where the tests could not be run as told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import os
+import py_compile
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("stagehand_testdata", "tests", "project", "pyproject.toml")
+PACKAGE = "stagehand_testdata"
+#: No bug may keep its tests busy for longer.
+SECONDS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """`old` occurs once in `file` (below the package) and becomes `new`; one of `tests` (below tests/) fails."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+EXECUTE = "operations/purge/execute.py"
+PURGE = "operations/purge/purge.py"
+PLAN = "operations/purge/plan.py"
+GRAPH = "operations/purge/graph.py"
+OWN_WAY = "operations/purge/own_way.py"
+SETS = "operations/purge/sets.py"
+LIMITS = "operations/purge/limits.py"
+FAILURES = "operations/purge/failures.py"
+RUNS = "operations/runs.py"
+GUARDS = "operations/guards.py"
+EXTERNALS = "operations/externals.py"
+REAPER = "operations/reaper.py"
+AUDIT = "operations/audit.py"
+ENTITIES = "operations/entities.py"
+CAPTURE = "isolation/capture.py"
+POSTGRESQL = "databases/postgresql.py"
+BASE = "databases/base.py"
+
+T_EXECUTE = "operations/purge/test_execute.py"
+T_CONCURRENCY = "operations/purge/test_concurrency.py"
+T_LIMITS = "operations/purge/test_limits.py"
+T_PLAN = "operations/purge/test_plan.py"
+T_GRAPH = "operations/purge/test_graph.py"
+T_OWN_WAY = "operations/purge/test_own_way.py"
+T_GAPS = "operations/purge/test_teeth_gaps.py"
+T_TWO = "operations/purge/test_teeth_locks.py"
+T_RUNS = "operations/test_runs.py"
+T_REAPER = "operations/test_reaper.py"
+T_GUARDS = "operations/test_guards.py"
+T_EXTERNALS = "operations/test_externals.py"
+T_FILES = "operations/test_files.py"
+T_AUDIT = "operations/test_audit.py"
+T_ENTITIES = "operations/test_entities.py"
+T_DATABASE = "databases/test_guards.py"
+T_LOCKS = "databases/test_locks.py"
+T_CAPTURE = "isolation/test_capture.py"
+T_CLEANUP = "api/test_cleanup.py"
+
+
+BUGS: tuple[Bug, ...] = (
+    # --- locks ---
+    Bug(
+        "creators do not hold the run",
+        RUNS,
+        "if exclusive else engine.read_shared(rows)",
+        "if exclusive else list(rows.using(alias))",
+        (f"{T_CONCURRENCY}::test_a_closer_waits_for_a_creator_that_joined_an_open_run",),
+    ),
+    Bug(
+        "an open run is not held while some of its rows go",
+        RUNS,
+        "            return found[0]\n    return lock_exclusively(run) if wait else lock_or_skip(run)",
+        "            return found[0]\n    return run",
+        (f"{T_TWO}::test_a_clean_up_of_what_is_listed_waits_for_a_creator_in_flight",),
+    ),
+    Bug(
+        "a batch does not hold its run",
+        EXECUTE,
+        "                    if lock_for_removal(self.run, wait=self.wait) is None:\n                        raise Busy\n",
+        "",
+        (f"{T_TWO}::test_a_clean_up_of_what_is_listed_waits_for_a_creator_in_flight",),
+    ),
+    Bug(
+        "an exclusive read locks nothing",
+        BASE,
+        "locked = rows.using(self.alias).select_for_update(of=of, skip_locked=skip)",
+        "locked = rows.using(self.alias)",
+        (f"{T_RUNS}::TestLocks::test_one_that_holds_it_alone_waits_for_creators_and_they_for_it",),
+    ),
+    Bug(
+        "what was read while waiting for the lock is believed",
+        BASE,
+        "return list(rows.using(self.alias).filter(pk__in=keys)) if keys else []",
+        "return list(locked) if keys or not skip else []",
+        (f"{T_RUNS}::TestLocks::test_one_that_waited_counts_the_entries_that_it_waited_for",),
+    ),
+    Bug(
+        "a claim waits for rows that somebody else has locked",
+        BASE,
+        "return rows.select_for_update(skip_locked=skip)",
+        "return rows.select_for_update()",
+        (f"{T_TWO}::test_a_claim_waits_for_nobody",),
+    ),
+    Bug(
+        "a claim locks no row, set by set",
+        SETS,
+        "claimed = engine.lock_free(self.rows)",
+        "claimed = self.rows.count()",
+        (f"{T_TWO}::test_a_claim_waits_for_nobody",),
+    ),
+    Bug(
+        "a claim locks no row, row by row",
+        PLAN,
+        "        rows = database(alias).skipping_locked(rows)\n",
+        "        pass\n",
+        (f"{T_TWO}::test_a_claim_waits_for_nobody",),
+    ),
+    Bug(
+        "a reaper waits for who holds the run",
+        PURGE,
+        "locked: Any = runs.lock_exclusively(run) if wait else runs.lock_or_skip(run)",
+        "locked: Any = runs.lock_exclusively(run)",
+        (f"{T_TWO}::test_a_purge_that_does_not_wait_does_not_wait_for_the_run",),
+    ),
+    Bug(
+        "a renewal that came first is not seen: the lease is the one that was listed",
+        PURGE,
+        "if only_expired and locked.expires_at > locked.now:",
+        "if only_expired and run.expires_at > locked.now:",
+        (f"{T_CONCURRENCY}::TestAReaper::test_leaves_a_run_alone_that_was_renewed_meanwhile",),
+    ),
+    Bug(
+        "creators may join a run that is closing",
+        RUNS,
+        "    if run.state != TestRun.State.OPEN:\n        raise RunClosed",
+        "    if run.state == TestRun.State.CLOSED:\n        raise RunClosed",
+        (f"{T_CONCURRENCY}::test_nobody_joins_once_closing_is_committed",),
+    ),
+    Bug(
+        "creators may join a run past its end",
+        RUNS,
+        "    if run.expires_at <= run.now:",
+        "    if run.latest_end <= run.now:",
+        (f"{T_RUNS}::TestHolding",),
+    ),
+    Bug(
+        "one owner's run answers to another",
+        RUNS,
+        "TestRun.objects.using(ledger_alias()).filter(owner=owner).annotate(now=Now())",
+        "TestRun.objects.using(ledger_alias()).annotate(now=Now())",
+        (f"{T_RUNS}::TestFinding",),
+    ),
+    Bug(
+        "what joined while the run closed is not in the plan",
+        PURGE,
+        "        # Until it closed the run could grow.\n        seen = outline(run)\n",
+        "",
+        (f"{T_TWO}::test_what_a_creator_in_flight_made_of_another_kind_goes_too",),
+    ),
+    # --- who holds whom ---
+    Bug(
+        "nobody looks who holds a row, set by set",
+        SETS,
+        "if pointer.anyone_holding(ledger_alias(), self.model, self.entries, which):",
+        "if pointer.target is None:",
+        (f"{T_EXECUTE}::TestARealRowThatPointsAtATestRow::test_stops_the_removal_of_that_part_and_is_not_changed",),
+    ),
+    Bug(
+        "nobody looks who holds a row, row by row",
+        EXECUTE,
+        "in holders(found, self.alias, self._remains).items()",
+        "in {}.items()",
+        (f"{T_EXECUTE}::TestARealRowThatPointsAtATestRow::test_stops_the_removal_of_that_part_and_is_not_changed",),
+    ),
+    Bug(
+        "nobody looks who holds a row of a circle, set by set",
+        EXECUTE,
+        "            chunk.refuse_holders(foreign)\n",
+        "",
+        (f"{T_GAPS}::test_a_generic_pointer_holds_a_row_of_a_circle_too",),
+    ),
+    Bug(
+        "a row that stays is not looked at as a holder of the rows of its circle",
+        EXECUTE,
+        "        return bool(blocked) and self.group.circular\n",
+        "        return False\n",
+        (f"{T_EXECUTE}::TestARealRowThatPointsAtATestRow::test_holds_a_chain_of_its_own_kind",),
+    ),
+    Bug(
+        "a plan says nothing of who holds a row",
+        PLAN,
+        "blocked = holders(found, ledger_alias(), self._stays)",
+        "blocked: Any = {}",
+        (f"{T_PLAN}::test_it_says_what_the_purge_then_does",),
+    ),
+    Bug(
+        "generic pointers are forgotten",
+        GRAPH,
+        "(target._meta.db_table, ()), *generic]",
+        "(target._meta.db_table, ())]",
+        (f"{T_EXECUTE}::TestARealRowThatPointsAtATestRow::test_stops_the_removal_of_that_part_and_is_not_changed",),
+    ),
+    Bug(
+        "tables without a model are forgotten",
+        GRAPH,
+        "*_tables().get(target._meta.db_table, ()), ",
+        "",
+        (f"{T_GRAPH}::TestATableWithoutAModel",),
+    ),
+    Bug(
+        "tables are looked for once in a process",
+        GRAPH,
+        "    _tables.cache_clear()\n",
+        "    return\n",
+        (f"{T_GRAPH}::TestATableWithoutAModel::test_is_found_where_it_was_made_after_the_first_purge",),
+    ),
+    Bug(
+        "foreign keys with a rule of their own are overlooked in the catalogue",
+        "databases/references.py",
+        "WHERE c.contype = 'f' AND",
+        "WHERE c.contype = 'f' AND c.confdeltype = 'a' AND",
+        (f"{T_GRAPH}::TestATableWithoutAModel",),
+    ),
+    Bug(
+        "what is held goes before its holders",
+        GRAPH,
+        "return _strongly_connected(remaining, holders)",
+        "return _strongly_connected(remaining, holders)[::-1]",
+        (f"{T_PLAN}::test_holders_come_before_what_they_hold",),
+    ),
+    Bug(
+        "only the first of many keys is asked for",
+        "databases/lookups.py",
+        'return f"{left} = ANY(%s)", (*params, self._values(connection))',
+        'return f"{left} = ANY(%s)", (*params, self._values(connection)[:1])',
+        (f"{T_EXECUTE}::TestEverythingThatTheLedgerProvesGoes::test_and_the_receipt_counts_it_by_type",),
+    ),
+    # --- is it the row that we made? ---
+    Bug(
+        "fingerprints are not compared",
+        "fingerprints.py",
+        "return all(everything) and sum(some) * 2 >= len(some)",
+        "return True",
+        (f"{T_EXECUTE}::TestARecycledKey",),
+    ),
+    Bug(
+        "one text of many is proof enough",
+        "fingerprints.py",
+        "sum(some) * 2 >= len(some)",
+        "(any(some) or not some)",
+        ("test_fingerprints.py::TestTelling",),
+    ),
+    Bug(
+        "a stranger under our key is taken for ours",
+        PLAN,
+        "            found.strangers.append(entry)\n    return found",
+        "            found.ours[key] = entry\n    return found",
+        (f"{T_EXECUTE}::TestARecycledKey",),
+    ),
+    Bug(
+        "an entry from before the guards is proof, set by set",
+        PLAN,
+        "return since is not None and oldest >= since",
+        "return since is not None",
+        (f"{T_GAPS}::test_an_entry_from_before_the_guards_proves_nothing_by_itself",),
+    ),
+    Bug(
+        "an entry from before the guards is proof, row by row",
+        PLAN,
+        "(proven_since is not None and entry.created_at >= proven_since)",
+        "proven_since is not None",
+        (f"{T_GAPS}::test_an_entry_from_before_the_guards_proves_nothing_by_itself",),
+    ),
+    Bug(
+        "guards that were renewed are as old as the first ones",
+        POSTGRESQL,
+        '            " installed_at = excluded.installed_at"\n',
+        '            f" installed_at = {RECORDS}.installed_at"\n',
+        (f"{T_GUARDS}::TestInstalling",),
+    ),
+    Bug(
+        "an entry that was closed still proves",
+        "models.py",
+        "return TestEntity.objects.standing().of_model(model).filter(run=run, **{column: key})",
+        "return TestEntity.objects.of_model(model).filter(run=run, **{column: key})",
+        ("test_models.py", f"{T_ENTITIES}::TestFinding"),
+    ),
+    Bug(
+        "the entry of another model's row proves",
+        "models.py",
+        "return TestEntity.objects.standing().of_model(model).filter(run=run, **{column: key})",
+        "return TestEntity.objects.standing().filter(run=run, **{column: key})",
+        ("test_models.py", f"{T_ENTITIES}::TestFinding"),
+    ),
+    Bug(
+        "what is quarantined is not looked at again",
+        "models.py",
+        "return self.filter(tombstone=0)",
+        'return self.filter(state="live")',
+        (f"{T_EXECUTE}::TestARealRowThatPointsAtATestRow::test_lets_the_part_go_once_it_is_away",),
+    ),
+    Bug(
+        "rows of every run go",
+        PLAN,
+        "entries = TestEntity.objects.using(ledger_alias()).standing().filter(run=run)\n    return",
+        "entries = TestEntity.objects.using(ledger_alias()).standing()\n    return",
+        (f"{T_EXECUTE}::TestEverythingThatTheLedgerProvesGoes::test_rows_of_another_run_stay",),
+    ),
+    Bug(
+        "a client's list is trusted",
+        PURGE,
+        "            run=run, type=name, key_text__in=wanted\n",
+        "            type=name, key_text__in=wanted\n",
+        (f"{T_CLEANUP}::TestListedRows",),
+    ),
+    Bug(
+        "what hangs on a listed row is forgotten",
+        PURGE,
+        "        fresh = found - chosen\n",
+        "        fresh = set()\n",
+        (f"{T_CLEANUP}::TestListedRows",),
+    ),
+    # --- how rows go ---
+    Bug(
+        "the ORM deletes, and lets go of what points there",
+        OWN_WAY,
+        "return rows_under(model, keys, alias)._raw_delete(alias) if keys else 0",
+        "return rows_under(model, keys, alias).delete()[0] if keys else 0",
+        (f"{T_GAPS}::test_no_row_of_a_derived_table_is_let_go_of_by_the_orm",),
+    ),
+    Bug(
+        "the ORM deletes, and lets go of what points there, set by set",
+        SETS,
+        "self.rows._raw_delete(ledger_alias())",
+        "self.rows.delete()",
+        (f"{T_GAPS}::test_no_row_of_a_derived_table_is_let_go_of_by_the_orm",),
+    ),
+    Bug(
+        "the guards sleep while a purge deletes",
+        EXECUTE,
+        "return database(ledger_alias()).purging(self.run.pk) if self.proofs.awake else nullcontext()",
+        "return nullcontext()",
+        (f"{T_EXECUTE}::TestEverythingThatTheLedgerProvesGoes::test_of_every_kind_of_model",),
+    ),
+    Bug(
+        "nobody looks whether the guards have closed the entries",
+        SETS,
+        "        if self.entries.exists():\n            raise NotProven\n",
+        "",
+        (f"{T_GAPS}::test_guards_that_are_taken_down_in_the_middle_are_noticed",),
+    ),
+    Bug(
+        "receivers are not told",
+        OWN_WAY,
+        "return pre_delete.has_listeners(model) or post_delete.has_listeners(model)",
+        "return False",
+        (f"{T_OWN_WAY}::TestReceivers",),
+    ),
+    Bug(
+        "a queryset's own delete() is passed by",
+        OWN_WAY,
+        "return model.delete is not models.Model.delete or _queryset_deletes(model)",
+        "return model.delete is not models.Model.delete",
+        (f"{T_OWN_WAY}::test_a_queryset_with_a_delete_of_its_own_is_asked",),
+    ),
+    Bug(
+        "a delete() may take a real row along",
+        OWN_WAY,
+        "        if entry is None or entry.pk in self.held:\n            raise TouchedForeignRow(model)",
+        "        if entry is None or entry.pk in self.held:\n            return None",
+        (f"{T_EXECUTE}::TestModelsWithAMindOfTheirOwn",),
+    ),
+    Bug(
+        "a delete() may take along a row that a real one holds",
+        OWN_WAY,
+        "if held or not along.ours:",
+        "if not along.ours:",
+        (f"{T_GAPS}::test_a_delete_that_takes_along_a_row_which_a_real_one_holds_is_undone",),
+    ),
+    Bug(
+        "what a receiver writes stays",
+        OWN_WAY,
+        "        if written.rows:\n",
+        "        if not written:\n",
+        (f"{T_EXECUTE}::TestModelsWithAMindOfTheirOwn",),
+    ),
+    Bug(
+        "a row that is only marked counts as removed",
+        OWN_WAY,
+        "            delete_rows(model, [key], self.alias)  # where that only marks the row\n",
+        "",
+        (f"{T_EXECUTE}::TestModelsWithAMindOfTheirOwn",),
+    ),
+    Bug(
+        "a batch that the database broke off is not done again",
+        EXECUTE,
+        "_ATTEMPTS = 5",
+        "_ATTEMPTS = 1",
+        (f"{T_GAPS}::test_a_batch_that_the_database_broke_off_is_done_again",),
+    ),
+    Bug(
+        "a deadlock's victim is taken for a failure",
+        POSTGRESQL,
+        "return _state(error) in (_DEADLOCK, _SERIALIZATION)",
+        "return False",
+        ("databases/test_victims.py",),
+    ),
+    Bug(
+        "broken references are left for the commit to find",
+        POSTGRESQL,
+        '        self.execute("SET CONSTRAINTS ALL IMMEDIATE")\n',
+        "",
+        (f"{T_LOCKS}::test_a_broken_reference_surfaces_before_the_commit",),
+    ),
+    # --- the books ---
+    Bug(
+        "entries are closed in a transaction of their own",
+        EXECUTE,
+        "        batch.write_down()\n",
+        "        transaction.on_commit(batch.write_down, using=ledger_alias())\n",
+        (f"{T_TWO}::test_rows_and_their_entries_go_in_one_transaction",),
+    ),
+    Bug(
+        "entries are closed in a transaction of their own, before the rows go",
+        EXECUTE,
+        "        batch.examine(ids)\n        with self._awake():\n            batch.delete()\n        batch.write_down()\n",
+        "        batch.examine(ids)\n        batch.write_down()\n        connections[ledger_alias()].connection.commit()\n"
+        "        with self._awake():\n            batch.delete()\n",
+        (f"{T_TWO}::test_rows_and_their_entries_go_in_one_transaction",),
+    ),
+    Bug(
+        "the entry of a row that somebody else removed is not closed",
+        EXECUTE,
+        "        close({entry.pk for found in self.found.values() for entry in found.gone}, TestEntity.State.GONE)\n",
+        "",
+        (f"{T_EXECUTE}::TestRowsRemovedBySomebodyElse",),
+    ),
+    Bug(
+        "the entries of what went along are not closed",
+        EXECUTE,
+        "close(removed | self.went_along, TestEntity.State.REMOVED)",
+        "close(removed, TestEntity.State.REMOVED)",
+        (f"{T_OWN_WAY}::TestReceivers::test_one_that_takes_a_row_of_the_run_along_closes_its_entry",),
+    ),
+    Bug(
+        "a closed entry has no tombstone",
+        EXECUTE,
+        'state=state, tombstone=F("pk"), removed_at=Now()',
+        "state=state, removed_at=Now()",
+        (f"{T_EXECUTE}::TestEverythingThatTheLedgerProvesGoes::test_of_every_kind_of_model",),
+    ),
+    Bug(
+        "what is held is not written down",
+        EXECUTE,
+        "    for each in held.values():\n",
+        "    for each in ():\n",
+        (f"{T_EXECUTE}::TestARealRowThatPointsAtATestRow::test_stops_the_removal_of_that_part_and_is_not_changed",),
+    ),
+    Bug(
+        "an entry without a model is passed by in silence",
+        EXECUTE,
+        "        if self.seen.lost:\n",
+        "        if not self.seen:\n",
+        (f"{T_EXECUTE}::TestTheLedger::test_an_entry_whose_model_is_gone_is_quarantined",),
+    ),
+    Bug(
+        "a row that could not be locked counts as gone",
+        PLAN,
+        "found.busy.append(entry)",
+        "found.gone.append(entry)",
+        (f"{T_CONCURRENCY}::TestAReaper::test_passes_by_rows_that_another_one_has",),
+    ),
+    Bug(
+        "what was passed by is not looked at again",
+        EXECUTE,
+        "        while left := self._left(group):\n",
+        "        while left := self._left(group)[:0]:\n",
+        (f"{T_CONCURRENCY}::test_a_row_that_the_product_holds_is_reported_and_the_rest_goes",),
+    ),
+    Bug(
+        "a row in use is left without a word",
+        EXECUTE,
+        "                self._quarantine(left, IN_USE)\n",
+        "",
+        (f"{T_CONCURRENCY}::test_a_row_that_the_product_holds_is_reported_and_the_rest_goes",),
+    ),
+    Bug(
+        "rows that another purge is at are given up without a word",
+        EXECUTE,
+        "            if not self.wait:\n                raise Busy\n",
+        "            if not self.wait:\n                return\n",
+        (f"{T_CONCURRENCY}::TestAReaper::test_passes_by_rows_that_another_one_has",),
+    ),
+    Bug(
+        "a run with rows left is closed",
+        PURGE,
+        "        if not remaining:\n",
+        "        if remaining >= 0:\n",
+        (f"{T_EXECUTE}::TestTheLedger::test_an_entry_whose_model_is_gone_is_quarantined",),
+    ),
+    Bug(
+        "each receipt tells of everything again",
+        PLAN,
+        '        removed.subtract(earlier["removed"])\n',
+        "",
+        (f"{T_CONCURRENCY}::test_each_removal_is_told_by_one_receipt_however_many_share_the_run",),
+    ),
+    # --- the guards in the database ---
+    Bug(
+        "a purge may delete another run's rows",
+        POSTGRESQL,
+        "WHERE {entry_of_row} AND entry.run_id = run::bigint;",
+        "WHERE {entry_of_row};",
+        (f"{T_DATABASE}::TestAPurge::test_may_not_delete_another_runs_row",),
+    ),
+    Bug(
+        "a purge may delete real rows",
+        POSTGRESQL,
+        "IF closed <> asked THEN",
+        "IF closed > asked THEN",
+        (f"{T_DATABASE}::TestAPurge::test_may_not_delete_a_real_row",),
+    ),
+    Bug(
+        "a purge may change real rows",
+        POSTGRESQL,
+        "({when_awake} AND OLD *<> NEW)",
+        "({when_awake} AND false)",
+        (f"{T_DATABASE}::TestAPurge::test_may_not_change_a_real_row",),
+    ),
+    Bug(
+        "a key that changes is not noticed",
+        POSTGRESQL,
+        "WHEN ({key_changed})",
+        "WHEN (false)",
+        (f"{T_DATABASE}::TestOrdinaryTraffic::test_that_gives_a_row_another_key_closes_its_entry",),
+    ),
+    Bug(
+        "TRUNCATE is not noticed",
+        POSTGRESQL,
+        '"AFTER TRUNCATE ON {on} FOR EACH STATEMENT {call}()"',
+        '"AFTER TRUNCATE ON {on} FOR EACH STATEMENT WHEN (false) {call}()"',
+        (f"{T_DATABASE}::TestOrdinaryTraffic::test_that_truncates_closes_every_entry_of_the_table",),
+    ),
+    Bug(
+        "a replica's role passes the guards by",
+        POSTGRESQL,
+        "ENABLE ALWAYS TRIGGER",
+        "ENABLE TRIGGER",
+        (f"{T_DATABASE}::TestAPurge::test_is_guarded_under_the_role_of_a_replica_too",),
+    ),
+    Bug(
+        "`purging` does not wake the guards",
+        POSTGRESQL,
+        "with self._set_locally(_SETTING, str(run_id)):",
+        'with self._set_locally(_SETTING, ""):',
+        (f"{T_DATABASE}::TestAPurge::test_may_not_delete_a_real_row",),
+    ),
+    Bug(
+        "guards that are broken are relied on",
+        GUARDS,
+        "    if broken:\n",
+        "    if not records:\n",
+        (f"{T_GUARDS}::TestInstalling",),
+    ),
+    Bug(
+        "guards that somebody has rewritten are relied on",
+        GUARDS,
+        "return State.AWAKE if record.definition.endswith(guard.digest) else State.CHANGED",
+        "return State.AWAKE",
+        (f"{T_GUARDS}::TestInstalling",),
+    ),
+    # --- how much may go ---
+    Bug(
+        "as many rows as may go are too many",
+        LIMITS,
+        "if seen.total > most:",
+        "if seen.total >= most:",
+        (f"{T_LIMITS}::TestMoreRowsThanMayGo",),
+    ),
+    Bug(
+        "any number of rows may go",
+        LIMITS,
+        "        reason = _too_much(seen)\n",
+        '        reason = ""\n',
+        (f"{T_LIMITS}::TestMoreRowsThanMayGo",),
+    ),
+    Bug(
+        "any share of a table may go",
+        LIMITS,
+        "    if share >= 1:\n",
+        "    if share >= 0:\n",
+        (f"{T_LIMITS}::TestMoreOfATableThanMayGo",),
+    ),
+    Bug(
+        "a client's list may be of any length",
+        PURGE,
+        "    limits.refuse_too_many(run, asked)\n",
+        "",
+        (f"{T_LIMITS}::TestMoreRowsThanMayGo::test_listed_by_a_client_halt_too",),
+    ),
+    Bug(
+        "any digest confirms a plan",
+        LIMITS,
+        "elif expect != (digest := make_plan(run).digest):",
+        'elif expect == "" != (digest := make_plan(run).digest):',
+        (f"{T_LIMITS}::TestMoreRowsThanMayGo::test_stay_with_any_other",),
+    ),
+    Bug(
+        "a plan that was confirmed may grow while the run closes",
+        PURGE,
+        "        seen = outline(run)\n        limits.confirm(run, seen, expect)\n    size",
+        "        seen = outline(run)\n    size",
+        (
+            f"{T_LIMITS}::test_a_run_that_grew_while_it_closed_is_not_the_one_that_was_confirmed",
+            f"{T_LIMITS}::test_a_run_that_grew_over_the_limit_while_it_closed_halts",
+        ),
+    ),
+    Bug(
+        "a plan's digest does not tell that a row went",
+        PLAN,
+        'b"?" if entry.pk in gone else b"-"',
+        'b"-"',
+        (f"{T_PLAN}::test_a_row_that_went_changes_the_digest",),
+    ),
+    # --- when it fails, and when it may not ---
+    Bug(
+        "closing the gate stops the purge",
+        PURGE,
+        "    look_at_tables()\n    proven = proofs()\n    seen = outline(run)\n",
+        "    look_at_tables()\n    proven = proofs()\n    seen = outline(run)\n    if not settings.ENABLED:\n"
+        '        raise PurgeHalted("Test data is switched off.")\n',
+        (f"{T_REAPER}::TestWhatItTakes::test_with_the_gate_closed_and_keys_required",),
+    ),
+    Bug(
+        "a failure is swallowed",
+        PURGE,
+        '        failures.failed(run, f"{type(error).__name__}: {error}", error=error)\n        raise\n',
+        '        failures.failed(run, f"{type(error).__name__}: {error}", error=error)\n        return None\n',
+        (f"{T_REAPER}::TestFailure::test_of_one_run_keeps_no_other_waiting",),
+    ),
+    Bug(
+        "a purge that left rows is no failure",
+        PURGE,
+        '        failures.failed(run, outcome.message, got_nowhere=not outcome.receipt["removed"])\n',
+        "        pass\n",
+        (f"{T_REAPER}::TestFailure",),
+    ),
+    Bug(
+        "failures are not counted",
+        FAILURES,
+        'purge_failures=F("purge_failures") + 1',
+        'purge_failures=F("purge_failures")',
+        (f"{T_REAPER}::TestFailure",),
+    ),
+    Bug(
+        "a failure does not put the run off",
+        FAILURES,
+        "next_purge_at=_next_try()",
+        "next_purge_at=None",
+        (f"{T_REAPER}::TestFailure",),
+    ),
+    Bug(
+        "a success does not end the failures",
+        PURGE,
+        "        failures.succeeded(run)\n",
+        "        pass\n",
+        (f"{T_REAPER}::TestFailure::test_is_over_with_the_first_success",),
+    ),
+    Bug(
+        "a run that is put off is tried at once",
+        REAPER,
+        "due = expired.filter(Q(next_purge_at=None) | Q(next_purge_at__lte=Now()))",
+        "due = expired.all()",
+        (f"{T_REAPER}::TestFailure::test_is_not_tried_again_before_its_time_but_still_told",),
+    ),
+    Bug(
+        "one poisoned run stops the reaper",
+        REAPER,
+        "except Exception as error:  # noqa: BLE001 - purge_run has put",
+        "except ArithmeticError as error:  # noqa: BLE001 - purge_run has put",
+        (f"{T_REAPER}::TestFailure::test_of_one_run_keeps_no_other_waiting",),
+    ),
+    Bug(
+        "the reaper takes a run in use",
+        REAPER,
+        "                only_expired=True,\n",
+        "",
+        (f"{T_REAPER}::TestManyAtOnce",),
+    ),
+    Bug(
+        "every run that is not closed counts as expired",
+        "models.py",
+        "return self.unfinished().filter(expires_at__lte=Now())",
+        "return self.unfinished()",
+        ("test_models.py::TestRuns",),
+    ),
+    # --- making: everything is entered ---
+    Bug(
+        "entries are written after the rows have committed",
+        ENTITIES,
+        "    TestEntity.objects.using(alias).bulk_create([*entries.values(), *outside])\n",
+        "    transaction.on_commit(\n"
+        "        lambda: TestEntity.objects.using(alias).bulk_create([*entries.values(), *outside]), using=alias\n"
+        "    )\n",
+        (f"{T_ENTITIES}::TestAllOrNothing::test_a_failure_to_enter_takes_the_rows_back",),
+    ),
+    Bug(
+        "a real row may be given out as the run's",
+        ENTITIES,
+        "                rows = rows.filter(Exists(entries_of_outer_row(model, self.run)))\n",
+        "                pass\n",
+        (f"{T_ENTITIES}::TestFinding",),
+    ),
+    Bug(
+        "a real row that a factory found is given out",
+        ENTITIES,
+        "            _refuse_found(run, entity_type, instance)\n",
+        "            pass\n",
+        (f"{T_ENTITIES}::TestTheLedger",),
+    ),
+    Bug(
+        "an upsert may change a real row",
+        CAPTURE,
+        "if query.on_conflict is OnConflict.UPDATE:",
+        "if query.on_conflict is None:",
+        (f"{T_CAPTURE}::test_an_upsert_is_refused",),
+    ),
+    Bug(
+        "raw SQL makes rows that nobody enters",
+        CAPTURE,
+        "        if not self._compiling:\n",
+        "        if self._compiling is None:\n",
+        (f"{T_CAPTURE}::TestRawSql",),
+    ),
+    Bug(
+        "a row that an INSERT ignored is entered as ours",
+        CAPTURE,
+        "            query.objs = _without_existing(model, alias, query.objs)\n            query.on_conflict = None\n",
+        "",
+        (f"{T_CAPTURE}::TestIgnoredConflicts",),
+    ),
+    Bug(
+        "rows that were rolled back to a savepoint are entered",
+        CAPTURE,
+        "        self.rows[since:] = [row for row in self.rows[since:] if row.database != alias]\n",
+        "",
+        (f"{T_CAPTURE}::TestSavepoints",),
+    ),
+    # --- outside the database ---
+    Bug(
+        "the outside is asked before the entry is committed",
+        ENTITIES,
+        "        self.outside.append(thing)\n",
+        "        self.outside.append(thing)\n        thing.handler.create(thing.key, thing.fields)\n",
+        (f"{T_EXTERNALS}::TestMaking::test_its_entry_is_committed_before_the_outside_is_asked",),
+    ),
+    Bug(
+        "what is being made is removed, and made afterwards",
+        EXTERNALS,
+        "        if _is_being_made(entry, handler):\n",
+        "        if handler is None:\n",
+        (f"{T_EXTERNALS}::TestTheRace::test_a_purge_leaves_alone_what_is_being_made",),
+    ),
+    Bug(
+        "what was made after a purge is forgotten",
+        EXTERNALS,
+        "        _take_back(run, thing, sleep)\n",
+        "",
+        (f"{T_EXTERNALS}::TestTheRace::test_what_comes_after_its_entry_was_closed_is_removed_at_once",),
+    ),
+    Bug(
+        "a failure outside counts as removed",
+        EXTERNALS,
+        "            return _FAILED\n",
+        "            return None\n",
+        (f"{T_EXTERNALS}::TestRemoving::test_what_fails_stays_as_residue_until_the_server_recovers",),
+    ),
+    Bug(
+        "the outside is asked once and no more",
+        EXTERNALS,
+        "attempts = max(attempts or handler.attempts, 1)",
+        "attempts = 1",
+        (f"{T_EXTERNALS}::TestMaking::test_answers_500_twice_and_is_asked_again",),
+    ),
+    Bug(
+        "the run is held while the outside is asked",
+        EXTERNALS,
+        "            reason = removal.reason_to_keep(entry, holders.get(entry.pk))\n",
+        "            with transaction.atomic(using=alias):\n"
+        "                runs.lock_exclusively(run)\n"
+        "                reason = removal.reason_to_keep(entry, holders.get(entry.pk))\n",
+        (f"{T_EXTERNALS}::TestRemoving::test_holds_nothing_while_the_outside_is_asked",),
+    ),
+    Bug(
+        "a file goes though a real row names it",
+        EXTERNALS,
+        "        holders = _holders([each for each in batch if each.model == _PREFIX + FILE])\n",
+        "        holders: dict[int, Counter[str]] = {}\n",
+        (f"{T_FILES}::TestRemoving::test_stays_while_a_real_row_names_it",),
+    ),
+    Bug(
+        "a call that fails takes a real row's file with it",
+        EXTERNALS,
+        "                if not _rows_naming(each.field, [each.name]):\n",
+        "                if each.name:\n",
+        (f"{T_FILES}::TestACallThatFails::test_keeps_a_file_that_a_real_row_names",),
+    ),
+    Bug(
+        "files are not entered",
+        CAPTURE,
+        "for each in unsaved if each._committed]",
+        "for each in unsaved if not each]",
+        (f"{T_FILES}::TestEntering",),
+    ),
+    # --- the audit ---
+    Bug(
+        "an audit counts the entries that are left as all that were made",
+        AUDIT,
+        'created=Coalesce(Max("entities__ordinal"), 0),',
+        'created=Count("entities"),',
+        (f"{T_AUDIT}::TestTheBooks::test_an_entry_that_was_deleted_shows",),
+    ),
+    Bug(
+        "a closed run with standing entries balances",
+        AUDIT,
+        '    if row["state"] == TestRun.State.CLOSED and row["standing"]:\n',
+        '    if row["state"] == TestRun.State.CLOSED and not row["standing"] and row["outside"]:\n',
+        (f"{T_AUDIT}::TestTheBooks::test_a_closed_run_with_a_standing_entry_shows",),
+    ),
+    Bug(
+        "a row without a mark may be adopted",
+        AUDIT,
+        "    if not marks:\n",
+        "    if marks is None:\n",
+        (f"{T_AUDIT}::TestWhatIsNotAdopted::test_a_row_without_a_mark",),
+    ),
+    Bug(
+        "another row than the one that was shown may be adopted",
+        AUDIT,
+        "    if now.fingerprint != shown.fingerprint:\n",
+        "    if not now.fingerprint:\n",
+        (f"{T_AUDIT}::TestWhatIsNotAdopted::test_another_row_under_the_key_that_was_shown",),
+    ),
+)
+
+
+# --- the code with a bug in it -----------------------------------------------------------------------------
+
+
+class Workshop:
+    """A copy of the code, with a database to itself."""
+
+    def __init__(self, home: Path, number: int, url: str) -> None:
+        self.home = home / str(number)
+        self.url = with_suffix(url, f"_teeth{number}")
+        self.fresh = True
+        self.home.mkdir()
+        for name in COPIED:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, self.home / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, self.home / name)
+        # By their content: a bug may come and go within one tick of the file's clock.
+        compileall.compile_dir(
+            self.home, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH
+        )
+
+    def pytest(self, tests: Sequence[str], *options: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "DATABASE_URL": self.url,
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "PYTHONPATH": str(self.home),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        keep = "--create-db" if self.fresh else "--reuse-db"
+        command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider"]
+        command += ["-p", "no:randomly", "--reuse-db", keep, *options, *(f"tests/{each}" for each in tests)]
+        self.fresh = True  # until it has come to an end
+        try:
+            done = subprocess.run(
+                command, cwd=self.home, env=environment, capture_output=True, text=True, timeout=SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(command, -1, f"no end after {SECONDS} seconds", "")
+        self.fresh = done.returncode not in (0, 1)
+        return done
+
+    def seed(self, bug: Bug) -> Found:
+        """Put the bug in, run its tests, take it out."""
+        file = self.home / PACKAGE / bug.file
+        whole = file.read_text()
+        started = time.monotonic()
+        file.write_text(whole.replace(bug.old, bug.new))
+        try:
+            done = self.pytest(bug.tests, "-x")
+        finally:
+            file.write_text(whole)
+        failed = re.search(r"^FAILED tests/(.+?)(?: - |$)", done.stdout, re.MULTILINE)
+        return Found(
+            bug,
+            failed[1] if failed and done.returncode == 1 else None,
+            time.monotonic() - started,
+            f"exit status {done.returncode}: {last_line(done.stdout) or last_line(done.stderr)}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The test that failed, or None; `said` is how pytest ended."""
+
+    bug: Bug
+    test: str | None
+    seconds: float
+    said: str
+
+
+def last_line(text: str) -> str:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def with_suffix(url: str, suffix: str) -> str:
+    """The URL of another database beside this one."""
+    address, mark, options = url.partition("?")
+    return f"{address}{suffix}{mark}{options}"
+
+
+# --- all of them -------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    asked = parse(arguments)
+    chosen = [(number, bug) for number, bug in enumerate(BUGS, 1) if not asked.only or number in asked.only]
+    if asked.list:
+        for number, bug in chosen:
+            print(f"{number:3} {bug.file}: {bug.name}")
+        return 0
+    url = os.environ.get("DATABASE_URL", "")
+    if not url.startswith(("postgres:", "postgresql:")):
+        print("Set DATABASE_URL to a PostgreSQL database: DATABASE_URL=postgres:///stagehand", file=sys.stderr)
+        return 2
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="teeth-") as home, workshops(Path(home), asked.jobs, url) as shops:
+        if not sound(shops, sorted({test for _, bug in chosen for test in bug.tests}), asked.jobs):
+            return 2
+        survived = [found for found in seeded(shops, chosen, asked.jobs) if found.test is None]
+    caught = len(chosen) - len(survived)
+    print(f"{caught} of {len(chosen)} bugs caught in {time.monotonic() - started:.0f} s")
+    return 1 if survived else 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.teeth", description="Seed bugs; see tests fail.")
+    numbers = range(1, len(BUGS) + 1)
+    parser.add_argument("--only", type=int, nargs="+", metavar="NUMBER", choices=numbers, help="these alone")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time (2)")
+    parser.add_argument("--list", action="store_true", help="print the bugs and seed none")
+    asked = parser.parse_args(arguments)
+    if asked.jobs < 1:
+        parser.error("--jobs takes a number from 1")
+    return asked
+
+
+Shops = SimpleQueue[Workshop]
+
+
+class workshops:  # noqa: N801 - a context manager
+    """The workshops, none of them in use; their databases go with them."""
+
+    def __init__(self, home: Path, count: int, url: str) -> None:
+        self.all = [Workshop(home, number, url) for number in range(count)]
+
+    def __enter__(self) -> Shops:
+        free: Shops = SimpleQueue()
+        for shop in self.all:
+            free.put(shop)
+        return free
+
+    def __exit__(self, *error: object) -> None:
+        for shop in self.all:
+            drop_test_database(shop.url)
+
+
+def drop_test_database(url: str) -> None:
+    import environ
+    import psycopg
+
+    parsed = environ.Env.db_url_config(url)
+    names = {"HOST": "host", "PORT": "port", "USER": "user", "PASSWORD": "password"}
+    where = {names[key]: value for key, value in parsed.items() if key in names and value}
+    with psycopg.connect(dbname="postgres", autocommit=True, **where) as connection:
+        name = psycopg.sql.Identifier(f"test_{parsed['NAME']}")
+        connection.execute(psycopg.sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+
+
+def sound(free: Shops, tests: Sequence[str], jobs: int) -> bool:
+    """Whether all the tests pass as the code is."""
+
+    def run(some: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        shop = free.get()
+        try:
+            return shop.pytest(some)
+        finally:
+            free.put(shop)
+
+    shares = [share for share in (tests[start::jobs] for start in range(jobs)) if share]
+    with ThreadPoolExecutor(jobs) as pool:
+        for done in pool.map(run, shares):
+            print(f"without a bug: {last_line(done.stdout) or last_line(done.stderr)}", flush=True)
+            if done.returncode:
+                print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
+                return False
+    return True
+
+
+def seeded(free: Shops, chosen: Sequence[tuple[int, Bug]], jobs: int) -> Iterator[Found]:
+    def run(each: tuple[int, Bug]) -> tuple[int, Found]:
+        shop = free.get()
+        try:
+            return each[0], shop.seed(each[1])
+        finally:
+            free.put(shop)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for number, found in pool.map(run, chosen):
+            result = f"caught by {found.test}" if found.test else f"NOT CAUGHT ({found.said})"
+            print(f"{number:3} {found.seconds:5.1f} s  {found.bug.name}: {result}", flush=True)
+            yield found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
