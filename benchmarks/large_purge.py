@@ -112,6 +112,7 @@ def child(way: str, *, receiver: bool) -> int:
     from stagehand_testdata.operations import guards, runs
     from stagehand_testdata.operations.purge.purge import purge_run
     from tests.host.models import Chapter
+    from tests.making import changed
 
     heard: list[int] = [0]
 
@@ -128,7 +129,8 @@ def child(way: str, *, receiver: bool) -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print("ready", flush=True)
     sys.stdin.readline()
-    work()
+    with changed(MAX_ROWS_PER_PURGE=10**9):
+        work()
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"grown": (after - before) / 1024}), flush=True)
     left = TestEntity.objects.standing().count() if way != "rows only" else 0

@@ -223,8 +223,8 @@ class TestEntity(models.Model):
                 fields=["model", "key_text", "database"], name="stagehand_entity_standing", unique=True
             ),
             StandingIndex(fields=["run", "model", "id"], name="stagehand_entity_of_run"),
-            StandingIndex(fields=["model", "key_bigint"], name="stagehand_entity_by_bigint"),
-            StandingIndex(fields=["model", "key_uuid"], name="stagehand_entity_by_uuid"),
+            StandingIndex(fields=["key_bigint", "model"], name="stagehand_entity_by_bigint"),
+            StandingIndex(fields=["key_uuid", "model"], name="stagehand_entity_by_uuid"),
         ]
         ordering = ["run", "ordinal"]
 

@@ -83,10 +83,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='testentity',
-            index=stagehand_testdata.indexes.StandingIndex(fields=['model', 'key_bigint'], name='stagehand_entity_by_bigint'),
+            index=stagehand_testdata.indexes.StandingIndex(fields=['key_bigint', 'model'], name='stagehand_entity_by_bigint'),
         ),
         migrations.AddIndex(
             model_name='testentity',
-            index=stagehand_testdata.indexes.StandingIndex(fields=['model', 'key_uuid'], name='stagehand_entity_by_uuid'),
+            index=stagehand_testdata.indexes.StandingIndex(fields=['key_uuid', 'model'], name='stagehand_entity_by_uuid'),
         ),
     ]

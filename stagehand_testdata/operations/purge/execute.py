@@ -62,8 +62,9 @@ T = TypeVar("T")
 
 #: How often a batch that the database broke off is done again.
 _ATTEMPTS = 5
-#: Seconds to wait for rows that somebody else has locked, and between two looks.
+#: Seconds to wait for rows that somebody else has locked, until they are looked at, and between two passes.
 _PATIENCE = 5.0
+_STUCK = 0.4
 _PAUSE = 0.02
 
 
@@ -105,18 +106,21 @@ class _Executor:
     done: int = 0
 
     def empty(self, group: Group) -> None:
-        self._pass_over(group)
-        end = time.monotonic() + _PATIENCE
-        while left := self._left(group):
-            if not self.wait:
+        """Go over the group until nothing of it was passed by, or nothing more comes of it."""
+        before: list[int] = []
+        changed = time.monotonic()
+        stuck = False
+        while not self._pass_over(group, stuck=stuck) and (left := self._left(group)):
+            if left != before:
+                before, changed = left, time.monotonic()
+            elif stuck and not self.wait:
                 raise Busy
-            time.sleep(_PAUSE)
-            self._pass_over(group)
-            if self._left(group) != left:
-                end = time.monotonic() + _PATIENCE
-            elif time.monotonic() > end:
+            elif time.monotonic() - changed > _PATIENCE:
                 self._quarantine(left, IN_USE)
                 break
+            # Another purge lets go of its rows with its batch; what nobody removes has to be looked at.
+            stuck = time.monotonic() - changed > _STUCK
+            time.sleep(_PAUSE)
 
     def _left(self, group: Group) -> list[int]:
         """Entries that were passed by: some of those that stand and are not held."""
@@ -127,17 +131,22 @@ class _Executor:
     def _standing(self, group: Group) -> TestEntityQuerySet:
         return standing(self.run, self.entity_ids).filter(model__in=group.models)
 
-    def _pass_over(self, group: Group) -> None:
+    def _pass_over(self, group: Group, *, stuck: bool) -> bool:
+        """Remove what can be removed now; whether nothing was passed by. What is `stuck` is looked at."""
+        set_by_set = self._go_as_sets(group) and not stuck
         if group.circular:
-            self._circle(group)
-            return
+            return self._circle(group, set_by_set=set_by_set)
         [model] = group.members
-        set_by_set = self._go_as_sets(group)
+        whole = True
         for chunk in chunks(self._standing(group), model, self.batch_size):
-            if not (set_by_set and self._is_proven(chunk) and self._remove_set(chunk)):
+            proven = set_by_set and self.proofs.hold(model, chunk.oldest)
+            removed = self._remove_set(chunk) if proven else None
+            if removed is None:
                 ids = [pk for pk in chunk.entries.values_list("pk", flat=True) if pk not in self.held]
                 self._remove_examined(group, ids)
+            whole = whole and bool(removed)
             self._tell(chunk.count)
+        return whole
 
     def _tell(self, count: int) -> None:
         self.done = min(self.done + count, self.seen.total)
@@ -150,47 +159,45 @@ class _Executor:
         """Whether the database closes the entries of these models, and no model minds its own deletion."""
         return self.proofs.cover(group.members) and not any(map(is_overridden, group.members))
 
-    def _is_proven(self, chunk: Chunk) -> bool:
-        return self.proofs.hold(chunk.model, chunk.oldest)
-
-    def _remove_set(self, chunk: Chunk) -> bool:
-        """Remove the chunk as one set, or pass it by where somebody else has it; False if neither can be."""
+    def _remove_set(self, chunk: Chunk) -> bool | None:
+        """Remove the chunk as one set. False where somebody else has it, None where it cannot go so."""
         return self._try(lambda: chunk.remove(self.run, self.held, self._awake))
 
-    def _try(self, remove: Callable[[], None]) -> bool:
+    def _try(self, remove: Callable[[], bool]) -> bool | None:
         try:
-            self._in_transaction(remove)
+            return self._in_transaction(remove)
         except NotProven:
-            return False
+            return None
         except IntegrityError:
             logger.info("a batch was refused by the database; its rows are looked at", exc_info=True)
-            return False
-        return True
+            return None
 
-    def _circle(self, group: Group) -> None:
+    def _circle(self, group: Group, *, set_by_set: bool) -> bool:
         """Rows that may hold each other go in one transaction."""
         deferred = connections[ledger_alias()].features.can_defer_constraint_checks
-        together = deferred and self._go_as_sets(group)
-        if not (together and self._try(lambda: self._remove_circle(group))):
+        together = deferred and set_by_set
+        removed = self._try(lambda: self._remove_circle(group)) if together else None
+        if removed is None:
             ids = [pk for pk in self._standing(group).values_list("pk", flat=True) if pk not in self.held]
             self._remove_examined(group, ids)
         self._tell(group.count)
+        return bool(removed)
 
-    def _remove_circle(self, group: Group) -> None:
+    def _remove_circle(self, group: Group) -> bool:
         def each() -> Iterator[Chunk]:
             for model in group.members:
                 yield from chunks(self._standing(group).of_model(model), model, self.batch_size)
 
         # Rows of the circle hold each other; only those of them that are not the run's are in the way.
         foreign = {model: ~Q(Exists(entries_of_outer_row(model, self.run))) for model in group.members}
-        database(ledger_alias()).prepare_for_many()
         for chunk in each():
-            if not self._is_proven(chunk) or not chunk.claim():
+            if not (self.proofs.hold(chunk.model, chunk.oldest) and chunk.lead() and chunk.claim()):
                 raise NotProven
             chunk.refuse_holders(foreign)
         with self._awake():
             for chunk in each():
                 chunk.delete(self.run, self.held)
+        return True
 
     # --- row by row ----------------------------------------------------------------------------------------
 

@@ -28,10 +28,11 @@ class NotProven(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """`count` standing entries of one model, the oldest made at `oldest`."""
+    """`count` standing entries of one model, the oldest made at `oldest`, and the id of the first of them."""
 
     model: Model
     entries: TestEntityQuerySet
+    first: int
     count: int
     oldest: dt.datetime
 
@@ -42,34 +43,40 @@ class Chunk:
 
     def remove(
         self, run: TestRun, held: Container[int], awake: Callable[[], AbstractContextManager[None]]
-    ) -> None:
-        """Lock the rows, look for what holds them and delete them; pass by where somebody else has them all.
+    ) -> bool:
+        """Lock the rows, look for what holds them and delete them; False where any was passed by.
 
         Raises NotProven where that is not all there is to it.
         """
-        database(ledger_alias()).prepare_for_many()
+        if not self.lead():
+            return False
         if has_receivers(self.model) or not all(map(_minds_itself, pointers_to(self.model))):
-            if self.claim():
-                self.refuse_holders()
-                with awake():
-                    self.delete(run, held)
-            return
+            if not self.claim():
+                raise NotProven
+            self.refuse_holders()
+            with awake():
+                self.delete(run, held)
+            return True
         # Whoever comes in between the look and the deletion is refused, or could as well come after it.
         self.refuse_holders()
         with awake():
             free = database(ledger_alias()).skipping_locked(self.rows).values("pk")
             deleted = all_rows(self.model, ledger_alias()).filter(pk__in=free)._raw_delete(ledger_alias())
-        if self._all_or_none(deleted) and self.entries.exists():
+        if deleted < self.count:
+            return False
+        if self.entries.exists():
             raise NotProven
+        return True
+
+    def lead(self) -> bool:
+        """Whether the chunk is ours until the transaction ends: it is whose its first entry is."""
+        engine = database(ledger_alias())
+        engine.prepare_for_many()
+        return engine.lock_free(self.entries.filter(pk=self.first)) > 0
 
     def claim(self) -> bool:
-        """Lock the rows until the transaction ends; False where somebody else has all of them."""
-        return self._all_or_none(database(ledger_alias()).lock_free(self.rows))
-
-    def _all_or_none(self, count: int) -> bool:
-        if count < self.count and (count or not self.rows.exists()):
-            raise NotProven
-        return count > 0
+        """Lock all of the rows until the transaction ends; False where that cannot be had."""
+        return database(ledger_alias()).lock_free(self.rows) == self.count
 
     def refuse_holders(self, among: Mapping[Model, Q] | None = None) -> None:
         """Raise NotProven where any row points at one of these; of the models `among`, only such rows.
@@ -118,4 +125,4 @@ def chunks(entries: TestEntityQuerySet, model: Model, size: int) -> Iterator[Chu
             return
         last = seen["last"]
         within = entries.filter(pk__gte=seen["first"], pk__lte=last)
-        yield Chunk(model, within, seen["count"], seen["oldest"])
+        yield Chunk(model, within, seen["first"], seen["count"], seen["oldest"])

@@ -152,21 +152,19 @@ def test_a_real_row_inserted_between_plan_and_delete_wins(run: Run, monkeypatch:
     assert outcome.receipt["remaining"] == 3  # the book, its author and the author's country
 
 
-def test_a_real_row_whose_insert_waits_for_the_purge_fails_instead_of_dangling(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_real_row_whose_insert_waits_for_the_purge_fails_instead_of_dangling(run: Run) -> None:
     book = run.make("book")
     inserted: list[Any] = []
-    plain_delete = execute.delete_rows
 
-    def insert_meanwhile(model: Any, keys: Any, alias: str) -> None:
-        if model is models.Book and not inserted:
+    def insert_once_it_is_deleted(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        result = execute(sql, params, many, context)
+        if sql.startswith('DELETE FROM "host_book" ') and not inserted:
             inserted.append(in_thread(lambda: models.Loan.objects.create(book_id=book.pk, by="real")))
-            wait_until(lambda: waiting_for_locks() == 1)
-        plain_delete(model, keys, alias)
+            time.sleep(0.3)
+        return result
 
-    monkeypatch.setattr(execute, "delete_rows", insert_meanwhile)
-    outcome = run.purge()
+    with connection.execute_wrapper(insert_once_it_is_deleted):
+        outcome = run.purge()
     thread, results = inserted[0]
     thread.join()
     assert outcome.success

@@ -11,6 +11,7 @@ from django.db import connection
 from stagehand_testdata.models import TestEntity
 from stagehand_testdata.operations import guards
 from stagehand_testdata.operations.purge import purge
+from stagehand_testdata.operations.purge.plan import make_plan
 from tests.conftest import Wire
 from tests.host import models
 from tests.making import changed
@@ -35,14 +36,14 @@ def test_an_entry_from_before_the_guards_proves_nothing_by_itself(new_wire: Call
     assert [each["reason"] for each in outcome.receipt["quarantined"]] == ["not_the_row_we_made"]
 
 
+@pytest.mark.parametrize("type_name", ["voucher", "person"])
 def test_guards_that_are_taken_down_in_the_middle_are_noticed(
-    run: Run, guarded: bool, monkeypatch: pytest.MonkeyPatch
+    run: Run, guarded: bool, monkeypatch: pytest.MonkeyPatch, type_name: str
 ) -> None:
     """Nobody closes the entries any more: so the purge must, and not leave it to chance."""
     if not guarded:
         pytest.skip("there are none to take down")
-    run.make("voucher")
-    run.make("voucher")
+    made = [run.make(type_name), run.make(type_name)]
     plain = purge.execute
 
     def take_down_first(*args: Any, **kwargs: Any) -> Any:
@@ -52,7 +53,7 @@ def test_guards_that_are_taken_down_in_the_middle_are_noticed(
     monkeypatch.setattr(purge, "execute", take_down_first)
     assert run.purge().success
     assert run.states() == {"removed": 2}
-    assert not models.Voucher.objects.exists()
+    assert not type(made[0]).objects.exists()
 
 
 @pytest.mark.parametrize("with_guards", [False, pytest.param(True, marks=needs_rollback_of_triggers)])
@@ -114,3 +115,35 @@ def test_a_batch_that_the_database_broke_off_is_done_again(run: Run) -> None:
         assert run.purge().success
     assert broken_off
     assert run.states() == {"removed": 1}
+
+
+def test_what_a_delete_takes_along_is_removed_and_not_gone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    voucher, _ = run.make("voucher"), run.make("archived")
+
+    def take_along(*args: Any, **kwargs: Any) -> None:
+        models.Voucher.objects.filter(pk=voucher.pk).delete()
+
+    monkeypatch.setattr(models.Archived, "delete", take_along)
+    receipt = run.purge().receipt
+    assert receipt["removed"] == {"archived": 1, "voucher": 1}
+    assert receipt["alreadyGone"] == {}
+
+
+def test_each_receipt_tells_what_its_own_purge_did(run: Run) -> None:
+    book, voucher = run.make("book"), run.make("voucher")
+    loan = models.Loan.objects.create(book=book, by="real")
+    models.Voucher.objects.filter(pk=voucher.pk).delete()
+    first = run.purge().receipt
+    loan.delete()
+    second = run.purge().receipt
+    assert first["removed"] == {"chapter": 1, "host.book_labels": 2, "host.label": 2}
+    assert first["alreadyGone"] == {"voucher": 1}
+    assert second["removed"] == {"author": 1, "book": 1, "country": 1}
+    assert second["alreadyGone"] == {}
+
+
+def test_a_real_row_is_not_taken_for_ours_for_having_the_key_of_another_models_row(run: Run) -> None:
+    book = run.make("book")
+    models.Loan.objects.create(pk=book.pk, book=book, by="real")
+    held = {each.type: each.blocked_by for each in make_plan(run.run).held}
+    assert held["book"] == {"host.Loan": 1}

@@ -135,3 +135,11 @@ def test_rows_and_their_entries_go_in_one_transaction(run: Run) -> None:  # noqa
     finally:
         somebody_else.close()
     assert seen == {(3, 3), (2, 2), (1, 1), (0, 0)}
+
+
+def test_a_purge_that_does_not_wait_neither_waits_for_a_row_nor_gives_it_up(run: Run) -> None:  # noqa: F811
+    voucher = run.make("voucher")
+    with held(lambda: list(models.Voucher.objects.select_for_update().filter(pk=voucher.pk))):
+        assert purge.purge_run(run.run, wait=False) is None
+    assert run.states() == {"live": 1}
+    assert models.Voucher.objects.exists()
