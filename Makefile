@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .NOTPARALLEL:
-.PHONY: demo serve test test-newest lint bench soak clean
+.PHONY: demo serve test test-newest lint bench bench-purge soak teeth clean
 
 demo: .venv/.installed-demo  ## the whole cycle against a live server
 	$(BIN)/python -m project.demo
@@ -37,8 +37,24 @@ lint: .venv/.installed-dev
 bench: .venv/.installed-test
 	$(BIN)/python -m benchmarks
 
-soak: .venv/.installed-test
+# The long runs want PostgreSQL: make soak DATABASE_URL=postgres:///stagehand
+bench-purge: .venv/.installed-test  ## a million rows against raw DELETEs, and what guards cost ordinary traffic
+	$(BIN)/python -m benchmarks.large_purge
+	$(BIN)/python -m benchmarks.large_purge --rows 100000 --receiver --ways raw ours
+	$(BIN)/python -m benchmarks.guards
+
+STEPS ?= 100000
+KILLS ?= 5000
+STOPS ?= 100
+soak: .venv/.installed-test  ## the fuzz, property, crash and load runs at full length
 	$(BIN)/python -m benchmarks.soak
+	$(BIN)/python -m benchmarks.properties --steps $(STEPS) --processes 2
+	$(BIN)/python -m benchmarks.crash --kills $(KILLS)
+	$(BIN)/python -m benchmarks.server_stop --stops $(STOPS)
+	$(BIN)/python -m benchmarks.load
+
+teeth: .venv/.installed-test  ## each of the seeded bugs must make a test fail
+	$(BIN)/python -m tests.teeth
 
 clean:
 	rm -rf .venv .venv-newest .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -25,6 +25,7 @@ STAGEHAND_TESTDATA = {
         "staff": "tests.host.factories.StaffFactory",
         "country": "tests.host.factories.CountryFactory",
         "failing": "tests.host.factories.FailingFactory",
+        "stall": "tests.host.factories.StallFactory",
         "bulk": "tests.host.factories.BulkFactory",
         "raw": "tests.host.factories.RawFactory",
     },

@@ -147,3 +147,19 @@ class RawFactory(VoucherFactory):
 
         with connection.cursor() as cursor:
             cursor.execute("INSERT INTO host_label (text) VALUES ('raw')")
+
+
+class HallFactory(factory.django.DjangoModelFactory):
+    class Meta:
+        model = models.Hall
+
+    name = factory.Faker("company")
+
+
+class StallFactory(factory.django.DjangoModelFactory):
+    class Meta:
+        model = models.Stall
+
+    hall = factory.SubFactory(HallFactory)
+    number = factory.Sequence(lambda number: number + 1)
+    plate = factory.Faker("company")

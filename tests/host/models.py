@@ -124,3 +124,16 @@ class Journal(models.Model):
     """What the listener writes."""
 
     line = models.CharField(max_length=200)
+
+
+class Hall(models.Model):
+    name = models.CharField(max_length=100)
+
+
+class Stall(models.Model):
+    """Known by two columns together."""
+
+    pk = models.CompositePrimaryKey("hall", "number")
+    hall = models.ForeignKey(Hall, on_delete=models.CASCADE)
+    number = models.PositiveIntegerField()
+    plate = models.CharField(max_length=100)

@@ -11,6 +11,7 @@ from django.db.models import F, Model
 from django.db.models.signals import post_delete
 
 from stagehand_testdata.models import TestEntity
+from stagehand_testdata.operations.purge.plan import make_plan
 from tests.conftest import host_counts
 from tests.host import models
 
@@ -35,6 +36,7 @@ class TestEverythingThatTheLedgerProvesGoes:
             "note",
             "archived",
             "watched",
+            "stall",
             "user",
             "bulk",
             "product",
@@ -335,6 +337,33 @@ class TestTheLedger:
         outcome = run.purge()
         assert outcome.receipt["quarantined"][0]["reason"] == "model_missing"
         assert outcome.receipt["remaining"] == 1
+
+
+class TestAKeyOfTwoColumns:
+    def test_goes_where_it_is_ours_and_stays_where_it_is_not(self, run: Run) -> None:
+        stall = run.make("stall")
+        hall = models.Hall.objects.create(name="real")
+        models.Stall.objects.create(hall=hall, number=1, plate="real")
+        assert run.purge().success
+        assert list(models.Stall.objects.values_list("plate", flat=True)) == ["real"]
+        assert not models.Hall.objects.filter(pk=stall.hall_id).exists()
+        assert list(models.Hall.objects.values_list("pk", flat=True)) == [hall.pk]
+
+    def test_a_real_one_holds_what_it_points_at(self, run: Run) -> None:
+        stall = run.make("stall")
+        models.Stall.objects.create(hall=stall.hall, number=stall.number + 1, plate="real")
+        plan = make_plan(run.run)
+        outcome = run.purge()
+        assert list(models.Stall.objects.values_list("plate", flat=True)) == ["real"]
+        assert [each["blockedBy"] for each in outcome.receipt["quarantined"]] == [{"host.Stall": 1}]
+        assert [dict(held.blocked_by) for held in plan.held] == [{"host.Stall": 1}]
+
+    def test_that_is_used_again_is_not_deleted(self, run: Run, guarded: bool) -> None:
+        stall = run.make("stall")
+        models.Stall.objects.filter(hall=stall.hall_id, number=stall.number)._raw_delete("default")
+        models.Stall.objects.create(hall=stall.hall, number=stall.number, plate="a real row's")
+        assert not run.purge().success
+        assert models.Stall.objects.get().plate == "a real row's"
 
 
 def test_no_real_row_is_written_by_a_purge(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,17 +14,14 @@ from stagehand_testdata.operations import guards
 from stagehand_testdata.operations.purge import purge
 from stagehand_testdata.operations.purge.plan import make_plan
 from tests.conftest import Wire
+from tests.guarding import guards_up, transactional_ddl
 from tests.host import models
 from tests.making import changed
 
 from .conftest import Run
 
-needs_rollback_of_triggers = pytest.mark.skipif(
-    not connection.features.can_rollback_ddl, reason="a trigger cannot be rolled back here with the test"
-)
 
-
-@needs_rollback_of_triggers
+@transactional_ddl
 @pytest.mark.django_db
 def test_an_entry_from_before_the_guards_proves_nothing_by_itself(new_wire: Callable[[], Wire]) -> None:
     run = Run(new_wire().test_id)
@@ -56,16 +54,13 @@ def test_guards_that_are_taken_down_in_the_middle_are_noticed(
     assert not type(made[0]).objects.exists()
 
 
-@pytest.mark.parametrize("with_guards", [False, pytest.param(True, marks=needs_rollback_of_triggers)])
-@pytest.mark.django_db
-def test_no_row_of_a_derived_table_is_let_go_of_by_the_orm(
-    new_wire: Callable[[], Wire], with_guards: bool
-) -> None:
+# Committed: SQLite looks at its foreign keys no sooner.
+@pytest.mark.parametrize("up", [nullcontext, guards_up], ids=["without guards", "with guards"])
+@pytest.mark.django_db(transaction=True)
+def test_no_row_of_a_derived_table_is_let_go_of_by_the_orm(new_wire: Callable[[], Wire], up: Any) -> None:
     """The product removes such rows by itself; Django's collector would null their key before."""
     run = Run(new_wire().test_id)
-    with changed(DERIVED_TABLES=["host_review"]):
-        if with_guards:
-            guards.install(connection.alias)
+    with changed(DERIVED_TABLES=["host_review"]), up():
         book = run.make("book")
         models.Review.objects.create(book=book, text="derived")
         outcome = run.purge()
