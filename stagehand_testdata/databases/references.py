@@ -9,6 +9,9 @@ from django.db import connections
 _POSTGRESQL = """
     SELECT child.relname, mine.attname, parent.relname, theirs.attname,
            c.confdeltype IN ('a', 'r') AND c.convalidated
+             AND current_setting('session_replication_role') <> 'replica'
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t
+                             WHERE t.tgconstraint = c.oid AND t.tgenabled NOT IN ('O', 'A'))
     FROM pg_catalog.pg_constraint c
     JOIN pg_catalog.pg_class child ON child.oid = c.conrelid
     JOIN pg_catalog.pg_class parent ON parent.oid = c.confrelid
@@ -37,7 +40,8 @@ _QUERIES = {"postgresql": _POSTGRESQL, "sqlite": _SQLITE, "mysql": _MYSQL}
 class Reference(NamedTuple):
     """A foreign key: `table.column` points at `target.target_column`.
 
-    `refuses` says that the database refuses the deletion of what is pointed at, and does nothing else.
+    `refuses` says that the database refuses the deletion of what is pointed at, and does nothing else: on
+    PostgreSQL not while the constraint's triggers are disabled, or asleep as in the session of a replica.
     `target_column` is empty where it is the primary key without being named. Of a key of several columns
     there is the first: that many rows at least point there.
     """

@@ -354,7 +354,7 @@ def unownable(model: type[models.Model]) -> str | None:
 
 
 #: Where a row stands in its tree is the tree's to say (django-treebeard).
-_TREE_COLUMNS = ({"path", "depth", "numchild"}, {"tree_id", "lft", "rgt", "depth"})
+TREE_COLUMNS = ({"path", "depth", "numchild"}, {"tree_id", "lft", "rgt", "depth"})
 
 
 def settable_fields(entity_type: EntityType) -> dict[str, models.Field[Any, Any] | None]:
@@ -373,7 +373,7 @@ def settable_fields(entity_type: EntityType) -> dict[str, models.Field[Any, Any]
         for private in model._meta.private_fields
         for name in (getattr(private, "ct_field", ""), getattr(private, "fk_field", ""))
     }
-    never |= {name for tree in _TREE_COLUMNS if tree <= set(by_name) for name in tree}
+    never |= {name for tree in TREE_COLUMNS if tree <= set(by_name) for name in tree}
     return {
         name: by_name.get(name)
         for name in names

@@ -32,7 +32,7 @@ from ..exceptions import ConfigurationError, Conflict, GuardsDisabled
 from ..logs import log_error
 from ..models import Guard, PurgeUnderWay, TestEntity, TestRun, key_column
 from ..registry import get_registry
-from .entities import _TREE_COLUMNS
+from .entities import TREE_COLUMNS
 from .purge.graph import Model, concrete, is_derived, look_at_tables, pointers_to
 from .runs import ledger_alias
 
@@ -206,7 +206,7 @@ def _tree_columns(model: Model) -> tuple[str, ...]:
     """A tree keeps its counts in the real rows around the one that goes, and must go on doing so."""
     fields: list[Any] = list(model._meta.local_concrete_fields)
     by_name = {field.name: field.column for field in fields}
-    kept = {name for tree in _TREE_COLUMNS if tree <= set(by_name) for name in tree}
+    kept = {name for tree in TREE_COLUMNS if tree <= set(by_name) for name in tree}
     return tuple(sorted(by_name[name] for name in kept))
 
 
@@ -216,26 +216,26 @@ def _tree_columns(model: Model) -> tuple[str, ...]:
 def install(alias: str) -> list[Change]:
     """Put up what is missing, changed or outdated, and take down what is no longer wanted; what was done.
 
-    Raises Conflict where a table could not be had within five seconds.
+    Raises Conflict where a table could not be had within five seconds; the tables before it have theirs.
     """
     engine = database(alias)
-    with _together(alias), engine.locking_briefly():
-        records = _records(alias)
-        held = engine.held_guards()
-        wanted = {table.table: table for table in guardable()}
-        unwanted = sorted(set(records) - set(wanted))
-        changes = [Change(name, "no longer wanted: removed") for name in unwanted]
-        with _naming(engine, "a table that needs no guards any more"):
-            _take_down(engine, set(held) - {table.name for table in wanted.values()}, unwanted)
-        for table in wanted.values():
-            status = _status(engine, table, records.get(table.table), held)
-            if status.state is State.AWAKE and not status.reason:
-                continue
-            with _naming(engine, table.table):
-                for statement in _put_up(engine, table):
-                    engine.execute(statement)
-            was = status.reason or status.state.value
-            changes.append(Change(table.table, "installed" if not status.recorded else f"was {was}: renewed"))
+    records = _records(alias)
+    held = engine.held_guards()
+    wanted = {table.table: table for table in guardable()}
+    unwanted = sorted(set(records) - set(wanted))
+    changes = [Change(name, "no longer wanted: removed") for name in unwanted]
+    with _alone(engine, "a table that needs no guards any more"):
+        _take_down(engine, set(held) - {table.name for table in wanted.values()}, unwanted)
+    for table in wanted.values():
+        status = _status(engine, table, records.get(table.table), held)
+        if status.state is State.AWAKE and not status.reason:
+            continue
+        # One table at a time: who holds one and waits for the next would be in the way of the product.
+        with _alone(engine, table.table):
+            for statement in _put_up(engine, table):
+                engine.execute(statement)
+        was = status.reason or status.state.value
+        changes.append(Change(table.table, "installed" if not status.recorded else f"was {was}: renewed"))
     return changes
 
 
@@ -288,6 +288,13 @@ def _take_down(engine: Database, names: Iterable[str], tables: Iterable[str]) ->
     statements += [statement for table in sorted(tables) for statement in engine.forget_sql(table)]
     for statement in statements:
         engine.execute(statement)
+
+
+@contextmanager
+def _alone(engine: Database, table: str) -> Iterator[None]:
+    """A transaction of its own for what is done to one table."""
+    with _together(engine.alias), engine.locking_briefly(), _naming(engine, table):
+        yield
 
 
 @contextmanager

@@ -214,9 +214,7 @@ def _locked(
         )
     )
     engine = database(alias)
-    found = (
-        engine.read_exclusive(rows, skip_locked=skip_locked) if exclusive else engine.read_shared(rows)
-    )
+    found = engine.read_exclusive(rows, skip_locked=skip_locked) if exclusive else engine.read_shared(rows)
     return next((run for run in found if run.test_id == test_id), None)
 
 

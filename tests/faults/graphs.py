@@ -313,10 +313,16 @@ def all_rows() -> Rows:
     return found
 
 
+def _key_of(model: type[models.Model]) -> str:
+    pk: Any = model._meta.pk
+    if isinstance(pk, models.CompositePrimaryKey):
+        return "json_build_array(" + ", ".join(f"{field.column}::text" for field in pk.fields) + ")::text"
+    return f"{pk.column}::text"
+
+
 def _all_rows_at_once() -> Rows:
     selects = [
-        f"SELECT '{model._meta.label_lower}', {model._meta.pk.column}::text, t::text"
-        f" FROM {model._meta.db_table} t"
+        f"SELECT '{model._meta.label_lower}', {_key_of(model)}, t::text FROM {model._meta.db_table} t"
         for model in host_models()
     ]
     with connection.cursor() as cursor:

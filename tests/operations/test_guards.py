@@ -93,7 +93,7 @@ class TestWhatIsGuarded:
     def test_exempts_a_trees_own_columns_where_a_model_has_all_of_them(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(guards, "_TREE_COLUMNS", ({"title", "position"}, {"title", "depth"}))
+        monkeypatch.setattr(guards, "TREE_COLUMNS", ({"title", "position"}, {"title", "depth"}))
         [chapter] = [each for each in guards.guardable() if each.table == "host_chapter"]
         [book] = [each for each in guards.guardable() if each.table == "host_book"]
         assert chapter.exempt == ("position", "title")
@@ -436,9 +436,14 @@ def test_installing_does_not_wait_long_for_a_table(monkeypatch: pytest.MonkeyPat
     finally:
         done.set()
         thread.join()
-    assert not Guard.objects.exists()
-    assert database(ALIAS).held_guards() == {}
+    tables = [each.table for each in guards.guardable()]
+    before = tables[: tables.index(TABLE)]
+    assert list(Guard.objects.order_by("pk").values_list("table", flat=True)) == before
     assert sql("SHOW lock_timeout") == [("0",)]
+    try:
+        assert [each.table for each in guards.install(ALIAS)] == tables[len(before) :]
+    finally:
+        guards.remove(ALIAS)
 
 
 @transactional_ddl

@@ -8,9 +8,10 @@ second purge would not find.
 
 # Note [Claims]
 A purge claims rows by locking them and passes by those that somebody else has locked: another purge of the
-same run, or the product itself. So nobody waits for anybody, and a row is always locked before its entry,
-as the guards' triggers do it; the other way round would be a deadlock. What was passed by is looked at again
-when the group is done. That nothing is left is never concluded from what could be locked.
+same run, or the product itself. Nobody waits for a row, so nobody can deadlock over one: the guards' triggers
+lock a row and then its entry, and whoever waited the other way round would. Of a chunk that goes as a set,
+the first entry is locked as well, so that two purges do not share one chunk row by row. What was passed by is
+looked at again when the group is done. That nothing is left is never concluded from what could be locked.
 
 # Note [Two ways]
 Where the database itself closes an entry when its row goes (the guards), an entry that still stands is proof,
@@ -289,6 +290,9 @@ class _Batch:
                 model, of_model, lock=True, using=self.alias, proven_since=self.proofs.since.get(label)
             )
             self._hold(Held.entry(entry, NOT_THE_ROW) for entry in found.strangers)
+        if self.group.circular and any(found.busy for found in self.found.values()):
+            # Part of a circle holds the rest of it, and whoever has that part may be removing it.
+            self.found, self.held = {model: Findings(model, {}) for model in self.members}, {}
         while self._set_held_aside():
             pass
 

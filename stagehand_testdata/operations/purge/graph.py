@@ -29,8 +29,8 @@ def concrete(model: Model) -> Model:
 
 
 def all_rows(model: Model, alias: str) -> QuerySet[models.Model]:
-    """Every row of the model's table, whatever its managers hide."""
-    return QuerySet(model, using=alias)
+    """Every row of the model's table, whatever its managers hide, and without joining any other."""
+    return QuerySet(model, using=alias).order_by()
 
 
 def rows_under(model: Model, keys: Sequence[Any], alias: str) -> QuerySet[models.Model]:

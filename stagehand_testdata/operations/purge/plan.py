@@ -139,7 +139,8 @@ class Findings:
 
 def standing(run: TestRun, entity_ids: Collection[int] | None = None) -> TestEntityQuerySet:
     """The run's entries whose row is still there for all we know, or those of them that are listed."""
-    entries = TestEntity.objects.using(ledger_alias()).standing().filter(run=run)
+    # The ledger's own order would join the run, and a lock would take it along.
+    entries = TestEntity.objects.using(ledger_alias()).standing().filter(run=run).order_by("pk")
     return entries if entity_ids is None else entries.filter(pk__in=entity_ids)
 
 

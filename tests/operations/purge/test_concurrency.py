@@ -320,6 +320,18 @@ class TestAReaper:
         assert run.purge().success
 
 
+def test_part_of_a_circle_that_somebody_has_is_no_reason_to_hold_the_rest(run: Run) -> None:
+    team = run.make("team")
+    end, thread = held_in_another_transaction(
+        lambda: list(models.Player.objects.select_for_update().filter(pk=team.captain_id))
+    )
+    assert run_purge(run.run, wait=False) is None
+    assert run.states() == {"live": 2}
+    end.set()
+    thread.join()
+    assert run.purge().success
+
+
 def run_purge(run: TestRun, **options: Any) -> Any:
     return purge.purge_run(run, **options)
 

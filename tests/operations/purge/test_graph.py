@@ -92,3 +92,25 @@ def test_tables_with_models_are_known_once(run: Run) -> None:
     pointers = [(each.model._meta.db_table, each.column) for each in graph.pointers_to(models.Book)]
     assert len(pointers) == len(set(pointers))
     assert ("host_chapter", "book_id") in pointers
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="PostgreSQL's own ways around a foreign key")
+@pytest.mark.parametrize("asleep", ["replica", "disabled"])
+def test_a_foreign_key_that_is_asleep_holds_all_the_same(run: Run, asleep: str) -> None:
+    book = run.make("book")
+    loan = models.Loan.objects.create(book=book, by="real")
+    with connection.cursor() as cursor:
+        if asleep == "replica":
+            cursor.execute("SET LOCAL session_replication_role = replica")
+        else:
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            cursor.execute("ALTER TABLE host_book DISABLE TRIGGER ALL")
+            cursor.execute(
+                "SELECT tgname FROM pg_trigger WHERE tgrelid = 'host_book'::regclass AND NOT tgisinternal"
+            )
+            for (name,) in cursor.fetchall():
+                cursor.execute(f'ALTER TABLE host_book ENABLE ALWAYS TRIGGER "{name}"')
+    outcome = run.purge()
+    assert models.Book.objects.filter(pk=book.pk).exists()
+    assert models.Loan.objects.get().pk == loan.pk
+    assert not outcome.success
