@@ -163,7 +163,8 @@ def raw(run_id: int, *, close: bool) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         for model in tables():
             table = model._meta.db_table
-            mine = f"e.run_id = %s AND e.model = %s AND e.tombstone = 0 AND {table}.id = e.{key_column(model)}"
+            same_key = f"{table}.id = e.{key_column(model)}"
+            mine = f"e.run_id = %s AND e.model = %s AND e.tombstone = 0 AND {same_key}"
             if connection.vendor == "postgresql":
                 sql = f"DELETE FROM {table} USING {ledger} e WHERE {mine}"
             else:
@@ -193,7 +194,7 @@ class Copies:
         url = self.named(f"rows{rows}")
         self.drop(url)
         self._create(url)
-        here = "from benchmarks.large_purge import fill; import django; django.setup(); fill(%d)" % rows
+        here = f"from benchmarks.large_purge import fill; import django; django.setup(); fill({rows})"
         subprocess.run([sys.executable, "-c", here], env={**os.environ, "DATABASE_URL": url}, check=True)
         return url
 
@@ -260,14 +261,14 @@ def fill(rows: int) -> None:
             series = f"(WITH RECURSIVE g(n) AS ({numbers}) SELECT n FROM g)"
         else:
             series = f"(SELECT n FROM generate_series(1, {2 * each}) n) g"
+        books = f"SELECT n, 'book ' || n, '', {uuid.format('n')}, 1 FROM {series}"
+        chapters = f"SELECT n, n, 1, 'chapter ' || n, {now} FROM {series}"
         for sql in (
             f"INSERT INTO host_author (id, name) SELECT {uuid.format('n')}, 'author ' || n FROM {series}",
             f"INSERT INTO host_label (id, text) SELECT n, 'label ' || n FROM {series}",
-            "INSERT INTO host_book (id, title, blurb, author_id, price)"
-            f" SELECT n, 'book ' || n, '', {uuid.format('n')}, 1 FROM {series}",
+            f"INSERT INTO host_book (id, title, blurb, author_id, price) {books}",
             f"INSERT INTO host_book_labels (id, book_id, label_id) SELECT n, n, n FROM {series}",
-            "INSERT INTO host_chapter (id, book_id, position, title, created_at)"
-            f" SELECT n, n, 1, 'chapter ' || n, {now} FROM {series}",
+            f"INSERT INTO host_chapter (id, book_id, position, title, created_at) {chapters}",
         ):
             cursor.execute(sql.replace("%", "%%") if "%%" not in sql else sql, [])
         for position, model in enumerate(tables()):

@@ -19,7 +19,7 @@ from django.db.models.functions import Now
 
 from stagehand_testdata.exceptions import RunClosed
 from stagehand_testdata.models import TestEntity, TestRun
-from stagehand_testdata.operations import entities, guards
+from stagehand_testdata.operations import entities, guards, runs
 from stagehand_testdata.operations.purge import execute, purge
 from tests.conftest import Wire, host_counts
 from tests.host import models
@@ -318,6 +318,27 @@ class TestAReaper:
         end.set()
         thread.join()
         assert run.purge().success
+
+
+def test_two_purges_of_one_run_hold_it_at_a_time(run: Run) -> None:
+    run.make("voucher")
+    had: list[Any] = []
+
+    def hold_too() -> bool:
+        with transaction.atomic():
+            return runs.lock_for_removal(run.run, wait=False) is not None
+
+    def ask_in_the_middle(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        result = execute(sql, params, many, context)
+        if sql.startswith('DELETE FROM "host_voucher" '):
+            thread, results = in_thread(hold_too)
+            thread.join()
+            had.extend(results)
+        return result
+
+    with connection.execute_wrapper(ask_in_the_middle):
+        assert run.purge().success
+    assert had == [True]
 
 
 def test_part_of_a_circle_that_somebody_has_is_no_reason_to_hold_the_rest(run: Run) -> None:
