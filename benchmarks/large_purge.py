@@ -254,7 +254,8 @@ def fill(rows: int) -> None:
     each = rows // 5
     uuid = SQL_OF_A_UUID[connection.vendor]
     ledger = TestEntity._meta.db_table
-    now = "CURRENT_TIMESTAMP"
+    # SQLite's own word for it has whole seconds, in which the guards went up too.
+    now = "strftime('%Y-%m-%d %H:%M:%f', 'now')" if connection.vendor == "sqlite" else "CURRENT_TIMESTAMP"
     with transaction.atomic(), connection.cursor() as cursor:
         if connection.vendor == "sqlite":
             numbers = f"SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < {2 * each}"
