@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from django.db import connection
 
 from .failing import Trials
 from .graphs import a_receiver
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    # A driver whose connection was closed under it raises what Django does not translate.
+    pytest.mark.skipif(connection.vendor == "mysql", reason="the faults are PostgreSQL's and SQLite's"),
+]
 
 
 @pytest.fixture

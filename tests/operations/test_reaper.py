@@ -304,7 +304,7 @@ print(json.dumps(rounds))
 class TestManyAtOnce:
     pytestmark = [
         pytest.mark.skipif(
-            not connection.features.has_select_for_update_skip_locked,
+            connection.vendor == "sqlite",
             reason="needs a database that skips locked rows (DATABASE_URL)",
         )
     ]
