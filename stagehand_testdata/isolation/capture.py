@@ -16,6 +16,7 @@ past all wrappers: the block's cursors watch those as well.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from django.db import connections, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q
 from django.db.models.constants import OnConflict
+from django.db.models.signals import pre_save
 from django.db.models.sql.compiler import SQLInsertCompiler
 
 from ..conf import settings
@@ -93,7 +95,8 @@ class Recorder:
 
     rows: list[MadeRow] = field(default_factory=list)
     #: Those of rows that were rolled back too: no database takes a file back.
-    files: list[WrittenFile] = field(default_factory=list)
+    #: Files that a row was about to put into storage.
+    _unsaved: list[Any] = field(default_factory=list)
     _compiling: bool = False
     #: How many rows there were at each savepoint, by database and name.
     _savepoints: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -101,6 +104,20 @@ class Recorder:
     def keys_of(self, model: type[models.Model]) -> list[Any]:
         """The keys of the rows of this concrete model that were made so far."""
         return [row.pk for row in self.rows if row.model is model]
+
+    @property
+    def files(self) -> list[WrittenFile]:
+        """The files that were put into storage. One is written before its row: it is there in any case."""
+        return [WrittenFile(each.field, each.name) for each in self._unsaved if each.name and each._committed]
+
+    def expect_files(self, obj: Any) -> None:
+        """Take down the files that a save of `obj` will put into storage; one that it only names is none."""
+        for column in type(obj)._meta.concrete_fields:
+            if isinstance(column, models.FileField):
+                file = vars(obj).get(column.attname) and getattr(obj, column.attname)
+                fresh = file and not getattr(file, "_committed", True)
+                if fresh and not any(file is each for each in self._unsaved):
+                    self._unsaved.append(file)
 
     def insert(
         self,
@@ -123,14 +140,14 @@ class Recorder:
         wanted = list(returning or ())
         if pk not in wanted and any(_unknown(obj, pk) for obj in query.objs):
             wanted.append(pk)
-        unsaved = _unsaved_files(query)
+        if not query.raw:
+            for obj in query.objs:
+                self.expect_files(obj)
         self._compiling = True
         try:
             returned = _execute(compiler, execute, wanted)
         finally:
             self._compiling = False
-            # The file is written before its row is: whatever became of the row, it is there.
-            self.files += [WrittenFile(each.field, each.name) for each in unsaved if each._committed]
         for position, obj in enumerate(query.objs):
             row = returned[position] if position < len(returned) else ()
             self._note(model, alias, obj, dict(zip(wanted, row, strict=False)))
@@ -194,7 +211,25 @@ def recording_inserts() -> Iterator[Recorder]:
             stack.enter_context(_noting_compiler(connection, recorder))
             stack.enter_context(_watching_cursors(connection))
             stack.enter_context(connection.execute_wrapper(recorder.watch_statement))
+        stack.enter_context(_expecting_files(recorder))
         yield recorder
+
+
+@contextmanager
+def _expecting_files(recorder: Recorder) -> Iterator[None]:
+    """Django 6.1 puts a row's files into storage before it compiles the INSERT; this signal comes first."""
+    here = threading.get_ident()
+
+    def expect(instance: models.Model, raw: bool, **kwargs: Any) -> None:
+        # A receiver is called on every thread.
+        if not raw and threading.get_ident() == here:
+            recorder.expect_files(instance)
+
+    pre_save.connect(expect, weak=False)
+    try:
+        yield
+    finally:
+        pre_save.disconnect(expect)
 
 
 @contextmanager
@@ -276,13 +311,6 @@ def _execute(
         returned += execute(wanted)
     query.objs = together
     return returned
-
-
-def _unsaved_files(query: Any) -> list[Any]:
-    """The files that the INSERT will put into storage; a row that only names a file makes none."""
-    columns = [] if query.raw else [each for each in query.fields if isinstance(each, models.FileField)]
-    found = [getattr(obj, column.attname) for column in columns for obj in query.objs]
-    return [each for each in found if each and not getattr(each, "_committed", True)]
 
 
 def _unknown(obj: Any, pk: models.Field[Any, Any]) -> bool:
