@@ -38,9 +38,13 @@ class Account(ExternalHandler):
         headers = {"Idempotency-Key": key, "X-Process": str(os.getpid())}
         url = os.environ["OUTSIDE_HTTP"] + path
         request = urllib.request.Request(url, json.dumps(body).encode(), headers, method=method)
-        with urllib.request.urlopen(request, timeout=self.timeout) as response:
-            answer: bytes = response.read()
-            return answer
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                answer: bytes = response.read()
+                return answer
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise
 
 
 class Mailbox(ExternalHandler):
