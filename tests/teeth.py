@@ -883,8 +883,8 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "files are not entered",
         CAPTURE,
-        "for each in unsaved if each._committed]",
-        "for each in unsaved if not each]",
+        "if each.name and each._committed]",
+        "if not each]",
         (f"{T_FILES}::TestEntering",),
     ),
     # --- the audit ---
