@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Any, ClassVar
 
@@ -38,7 +37,6 @@ from .authentication import authenticate
 from .entity_fields import describe, fields_serializer
 from .parsers import StrictJSONParser
 
-_TEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _LENGTH_DIGITS = 20
 _HOUR_MINUTES = 60
 _DAY_MINUTES = 24 * 60
@@ -108,7 +106,7 @@ class TestDataViewSet(ViewSet):
     def test_id(self) -> str:
         """The test id of the header; raises InvalidTestId."""
         test_id = self.request.META.get("HTTP_X_TEST_ID", "")
-        if not _TEST_ID.fullmatch(test_id) or not test_id.startswith(settings.TEST_ID_PREFIX):
+        if not runs.TEST_ID.fullmatch(test_id) or not test_id.startswith(settings.TEST_ID_PREFIX):
             raise InvalidTestId
         return str(test_id)
 
@@ -262,7 +260,7 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         test_id = self.kwargs["testId"]
         if self.request.META.get("HTTP_X_TEST_ID", test_id) != test_id:
             raise TestIdMismatch("The X-Test-ID header is not the test ID of the path.")
-        if not _TEST_ID.fullmatch(test_id):
+        if not runs.TEST_ID.fullmatch(test_id):
             raise NotFound
         return runs.find(test_id, self.owner, deleted=deleted)
 

@@ -60,7 +60,6 @@ ROW_GONE, MODEL_MISSING, NOT_THE_ROW = "row_gone", "model_missing", "not_the_row
 
 #: How many keys of each finding are shown where nobody says.
 EXAMPLES = 20
-_TEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _LONGEST_SHOWN = 60
 _SECRET = re.compile(r"passw|secret|token|api_?key|otp|private", re.IGNORECASE)
 _UNREADABLE = (ValueError, TypeError, ValidationError, OverflowError, DataError)
@@ -648,7 +647,7 @@ def _held(test_id: str) -> TestRun:
     if len(owners) > 1:
         raise InvalidInput(f"Several owners have a run {test_id!r}; choose another, or a new name.")
     prefix = settings.TEST_ID_PREFIX
-    if not owners and not (_TEST_ID.fullmatch(test_id) and test_id.startswith(prefix)):
+    if not owners and not (runs.TEST_ID.fullmatch(test_id) and test_id.startswith(prefix)):
         raise InvalidInput(f"There is no run {test_id!r}, and a new one would have to begin with {prefix!r}.")
     try:
         return runs.hold(test_id, owners[0] if owners else "", exclusive=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,9 @@ from ..exceptions import Conflict, NotFound, RunClosed, TooOld
 from ..models import TestEntity, TestRun
 
 DEFAULT_MINUTES = 60
+
+#: What every test ID is made of; what it starts with is TEST_ID_PREFIX.
+TEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 def ledger_alias() -> str:

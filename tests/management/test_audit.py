@@ -10,13 +10,15 @@ import sys
 from typing import Any
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 from django.db import connection
 
 from stagehand_testdata.models import TestEntity, TestRun
 from tests.host import factories
 from tests.host.models import Voucher
 from tests.making import create
+
+from .running import run_testdata
 
 pytestmark = pytest.mark.django_db
 
@@ -25,15 +27,7 @@ ENTRIES = TestEntity._meta.db_table
 
 
 def auditing(*arguments: str) -> tuple[int, str]:
-    """(exit status, output) of the command."""
-    out = io.StringIO()
-    try:
-        call_command("testdata", "audit", *arguments, stdout=out, stderr=out)
-    except SystemExit as stopped:
-        return int(stopped.code or 0), out.getvalue()
-    except CommandError as error:
-        return error.returncode, f"{out.getvalue()}{error}"
-    return 0, out.getvalue()
+    return run_testdata("audit", *arguments)
 
 
 def leak(code: str = "V1", note: str = "stagehand_test_leak") -> Voucher:

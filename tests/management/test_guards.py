@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.core.checks import run_checks
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 from django.db import connection
 
 from stagehand_testdata.checks import check_guards
@@ -20,21 +19,15 @@ from stagehand_testdata.operations import guards
 from tests.guarding import ALIAS, changes_tables, sql
 from tests.making import changed
 
+from .running import run_testdata
+
 pytestmark = changes_tables
 
 TABLE = "host_person"
 
 
 def command(*arguments: str) -> tuple[int, str]:
-    """(exit status, output) of the command."""
-    out = io.StringIO()
-    try:
-        call_command("testdata", "guards", *arguments, stdout=out, stderr=out)
-    except SystemExit as stopped:
-        return int(stopped.code or 0), out.getvalue()
-    except CommandError as error:
-        return error.returncode, f"{out.getvalue()}{error}"
-    return 0, out.getvalue()
+    return run_testdata("guards", *arguments)
 
 
 def put_off() -> None:

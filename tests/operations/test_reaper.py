@@ -10,11 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection, connections, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
@@ -26,6 +25,7 @@ from stagehand_testdata.operations.reaper import Reaped, reap
 from tests.conftest import host_counts
 from tests.host import models
 from tests.making import changed
+from tests.threads import in_thread
 
 FAILURES = "stagehand_testdata.operations.purge.failures"
 
@@ -263,23 +263,6 @@ class TestFailure:
         run = make("stagehand_test_text")
         failures.failed(run, text)
         assert fresh(run).purge_error == kept
-
-
-def in_thread(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    """Start `work` on a connection of its own; its result or exception ends up in the list."""
-    results: list[Any] = []
-
-    def target() -> None:
-        try:
-            results.append(work())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the test looks at it
-            results.append(error)
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    return thread, results
 
 
 ONE_REAPER = """
