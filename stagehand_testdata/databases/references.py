@@ -8,7 +8,7 @@ from django.db import connections
 
 _POSTGRESQL = """
     SELECT child.relname, mine.attname, parent.relname, theirs.attname,
-           c.confdeltype IN ('a', 'r') AND c.convalidated
+           c.confdeltype IN ('a', 'r') AND c.convalidated AND cardinality(c.conkey) = 1
              AND current_setting('session_replication_role') <> 'replica'
              AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t
                              WHERE t.tgconstraint = c.oid AND t.tgenabled NOT IN ('O', 'A'))
@@ -41,9 +41,10 @@ class Reference(NamedTuple):
     """A foreign key: `table.column` points at `target.target_column`.
 
     `refuses` says that the database refuses the deletion of what is pointed at, and does nothing else: on
-    PostgreSQL not while the constraint's triggers are disabled, or asleep as in the session of a replica.
-    `target_column` is empty where it is the primary key without being named. Of a key of several columns
-    there is the first: that many rows at least point there.
+    PostgreSQL not for a key of several columns, of which one may be null, and not while the constraint's
+    triggers are disabled, or asleep as in the session of a replica. `target_column` is empty where it is the
+    primary key without being named. Of a key of several columns there is the first: that many rows at least
+    point there.
     """
 
     table: str

@@ -16,7 +16,6 @@ from django.db.models import Q, QuerySet
 
 from ...conf import settings
 from ...databases import database
-from ...databases.lookups import one_of
 from ...databases.references import Reference, references
 from ...models import TestEntityQuerySet, TestRun, key_column
 from ..runs import ledger_alias
@@ -33,10 +32,9 @@ def all_rows(model: Model, alias: str) -> QuerySet[models.Model]:
     return QuerySet(model, using=alias).order_by()
 
 
-def rows_under(model: Model, keys: Sequence[Any], alias: str) -> QuerySet[models.Model]:
-    """The rows of the model that have one of these primary keys."""
-    composite = isinstance(model._meta.pk, models.CompositePrimaryKey)
-    return all_rows(model, alias).filter(Q(pk__in=keys) if composite else one_of("pk", keys))
+def rows_of(model: Model, entries: TestEntityQuerySet, alias: str) -> QuerySet[models.Model]:
+    """The rows of the model that these entries are of, found by the database itself."""
+    return all_rows(model, alias).filter(pk__in=entries.order_by().values(key_column(model)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +68,9 @@ class Pointer:
 
     def anyone_holding(self, alias: str, target: Model, entries: TestEntityQuerySet, which: Q) -> bool:
         """Whether any row at all holds one of the rows of `target` that these entries are of."""
-        if self.target == "pk":
-            values = entries.order_by().values(key_column(target))
-        else:
-            keys = entries.order_by().values(key_column(target))
-            values = all_rows(target, alias).filter(pk__in=keys).values(self.target)
+        values: Any = entries.order_by().values(key_column(target))
+        if self.target != "pk":
+            values = rows_of(target, entries, alias).values(self.target)
         return all_rows(self.model, alias).filter(which, **{f"{self.column}__in": values}).exists()
 
     def _read(
@@ -123,10 +119,11 @@ class GenericPointer(Pointer):
     def _about(self, target: Model, alias: str) -> Q:
         from django.contrib.contenttypes.models import ContentType
 
-        kinds = ContentType.objects.db_manager(alias)
-        names = [each._meta.model_name for each in apps.get_models() if concrete(each) is target]
-        found = [kinds.filter(app_label=target._meta.app_label, model=name).first() for name in names]
-        return Q(**{f"{self.content_type}__in": [kind for kind in found if kind is not None]})
+        kinds = ContentType.objects.db_manager(alias).filter(
+            app_label=target._meta.app_label,
+            model__in=[each._meta.model_name for each in apps.get_models() if concrete(each) is target],
+        )
+        return Q(**{f"{self.content_type}__in": list(kinds)})
 
 
 #: In which form the ledger has the keys that stand in a column of this kind.

@@ -18,7 +18,7 @@ from ...databases import database
 from ...exceptions import TestDataError
 from ...isolation.capture import Recorder, recording_inserts
 from ...models import TestRun, entries_of_outer_row
-from .graph import Model, all_rows, concrete, is_derived, rows_under
+from .graph import Model, all_rows, concrete, is_derived
 from .plan import examine, holders, standing
 
 
@@ -42,7 +42,7 @@ def has_receivers(model: Model) -> bool:
 
 def delete_rows(model: Model, keys: Sequence[Any], alias: str) -> int:
     """One DELETE of exactly these keys: no collector, no cascade, no signal. How many rows went."""
-    return rows_under(model, keys, alias)._raw_delete(alias) if keys else 0
+    return all_rows(model, alias).filter(pk__in=keys)._raw_delete(alias) if keys else 0
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class OwnWay:
     def tell_and_delete(self, model: Model, keys: Sequence[Any]) -> set[int]:
         """Delete the rows together, with their receivers told; the entries of what went along."""
         with self._watched() as (along, written):
-            instances = list(rows_under(model, keys, self.alias))
+            instances = list(all_rows(model, self.alias).filter(pk__in=keys))
             for instance in instances:
                 pre_delete.send(sender=model, instance=instance, using=self.alias, origin=instance)
             delete_rows(model, keys, self.alias)

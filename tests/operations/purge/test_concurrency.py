@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from stagehand_testdata.exceptions import RunClosed
@@ -23,6 +23,7 @@ from stagehand_testdata.operations import entities, guards, runs
 from stagehand_testdata.operations.purge import execute, purge
 from tests.conftest import Wire, host_counts
 from tests.host import models
+from tests.threads import in_thread
 
 from .conftest import Run
 
@@ -45,23 +46,6 @@ def guarded(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[
 @pytest.fixture
 def run(guarded: bool, new_wire: Callable[[], Wire]) -> Run:
     return Run(new_wire().test_id)
-
-
-def in_thread(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    """Start `work` on a connection of its own; its result or exception ends up in the list."""
-    results: list[Any] = []
-
-    def target() -> None:
-        try:
-            results.append(work())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the test looks at it
-            results.append(error)
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    return thread, results
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -339,6 +323,33 @@ def test_two_purges_of_one_run_hold_it_at_a_time(run: Run) -> None:
     with connection.execute_wrapper(ask_in_the_middle):
         assert run.purge().success
     assert had == [True]
+
+
+def test_guards_that_are_taken_down_under_a_part_of_a_set_are_noticed(
+    run: Run, guarded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not guarded:
+        pytest.skip("there are none to take down")
+    monkeypatch.setattr(execute, "_PATIENCE", 0.2)
+    busy = run.make("voucher")
+    run.make("voucher")
+    end, thread = held_in_another_transaction(
+        lambda: list(models.Voucher.objects.select_for_update().filter(pk=busy.pk))
+    )
+    taken_down: list[str] = []
+
+    def take_down(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith('DELETE FROM "host_voucher" ') and not taken_down:
+            taken_down.append(sql)
+            execute("ALTER TABLE host_voucher DISABLE TRIGGER USER", None, False, context)
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(take_down):
+        outcome = run.purge()
+    end.set()
+    thread.join()
+    assert taken_down
+    assert (outcome.receipt["removed"], outcome.receipt["alreadyGone"]) == ({"voucher": 1}, {})
 
 
 def test_part_of_a_circle_that_somebody_has_is_no_reason_to_hold_the_rest(run: Run) -> None:
