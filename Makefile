@@ -36,6 +36,7 @@ lint: .venv/.installed-dev
 
 bench: .venv/.installed-test
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.middleware
 
 # The long runs want PostgreSQL: make soak DATABASE_URL=postgres:///stagehand
 bench-purge: .venv/.installed-test  ## a million rows against raw DELETEs, and what guards cost ordinary traffic
@@ -50,8 +51,10 @@ soak: .venv/.installed-test  ## the fuzz, property, crash and load runs at full 
 	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.properties --steps $(STEPS) --processes 2
 	$(BIN)/python -m benchmarks.crash --kills $(KILLS)
+	$(BIN)/python -m benchmarks.crash --kills $(KILLS) --guards
 	$(BIN)/python -m benchmarks.server_stop --stops $(STOPS)
 	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.load --guards
 
 teeth: .venv/.installed-test  ## each of the seeded bugs must make a test fail
 	$(BIN)/python -m tests.teeth

@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=86_400, help="start no other graph after that")
     parser.add_argument("--statements", type=int, default=0, help="instead: fail each statement of so many")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--guards", action="store_true", help="with the guards in the database")
     options = parser.parse_args()
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     import django
@@ -42,14 +43,15 @@ def main() -> int:
         print(f"Skipped: kills are tried on PostgreSQL and SQLite, not on {connection.vendor}.")
         return 0
     start = time.monotonic()
-    with databases(options.jobs) as urls:
+    with databases(options.jobs, guarded=options.guards) as urls:
         jobs = [started(url, number, options) for number, url in enumerate(urls)]
         figures = [finished(job) for job in jobs]
-    return report(connection.vendor, figures, time.monotonic() - start)
+    where = f"{connection.vendor}{', with guards' * options.guards}"
+    return report(where, figures, time.monotonic() - start)
 
 
 @contextmanager
-def databases(count: int) -> Iterator[list[str]]:
+def databases(count: int, *, guarded: bool) -> Iterator[list[str]]:
     """Migrated databases of our own, for as long as the block lasts."""
     from django.db import connection
 
@@ -65,11 +67,14 @@ def databases(count: int) -> Iterator[list[str]]:
                     execute(f'CREATE DATABASE "{name}"')
                     # The server is not what is killed here.
                     execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
-                subprocess.run(
-                    [sys.executable, "-m", "django", "migrate", "-v0"],
-                    check=True,
-                    env={**os.environ, "DATABASE_URL": url},
-                )
+                prepare = [["migrate", "-v0"], *[["testdata", "guards", "install"]] * guarded]
+                for command in prepare:
+                    subprocess.run(
+                        [sys.executable, "-m", "django", *command],
+                        check=True,
+                        stdout=subprocess.DEVNULL,
+                        env={**os.environ, "DATABASE_URL": url},
+                    )
             yield urls
         finally:
             if connection.vendor != "sqlite":
@@ -112,11 +117,11 @@ def finished(job: subprocess.Popen[str]) -> dict[str, Any]:
     return figures
 
 
-def report(vendor: str, figures: list[dict[str, Any]], seconds: float) -> int:
+def report(where: str, figures: list[dict[str, Any]], seconds: float) -> int:
     trials = sum((Counter(each["trials"]) for each in figures), Counter[str]())
     failures = [failure for each in figures for failure in each["failures"]]
     seeds = sorted(seed for each in figures for seed in each["seeds"])
-    print(f"{vendor}: {len(seeds)} generated graphs, seeds {seeds[0]} to {seeds[-1]}, {seconds:.0f} s")
+    print(f"{where}: {len(seeds)} generated graphs, seeds {seeds[0]} to {seeds[-1]}, {seconds:.0f} s")
     for kind, count in sorted(trials.items()):
         print(f"  {kind:<40} {count:6}")
     for failure in failures:

@@ -209,6 +209,7 @@ class Copies:
         if self.vendor == "sqlite":
             if template:
                 shutil.copy(_path(template), _path(url))
+                os.sync()  # as CHECKPOINT below: what is measured must not wait for the copy
             return
         of = f' TEMPLATE "{_name(template)}"' if template else ""
         self._administer(f'CREATE DATABASE "{_name(url)}"{of}')

@@ -12,6 +12,7 @@ TESTS = [
     "tests/api/test_strange_bodies.py",
     "tests/operations/purge/test_concurrency.py",
     "tests/operations/test_entities.py",
+    "tests/isolation/test_mail.py",
 ]
 SECONDS = float(os.environ.get("SOAK_SECONDS", "900"))
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import django
 import environ
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -30,6 +31,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "stagehand_testdata.middleware.test_run_middleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -37,6 +39,13 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "KEY_FUNCTION": "stagehand_testdata.isolation.caching.make_key",
+    }
+}
 
 ROOT_URLCONF = "project.urls"
 WSGI_APPLICATION = "project.wsgi.application"
@@ -93,6 +102,15 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
 }
 
+# Django 6.1 has MAILERS in the place of EMAIL_BACKEND.
+if django.VERSION >= (6, 1):
+    MAILERS = {"default": {"BACKEND": "stagehand_testdata.isolation.mail.TestDataEmailBackend"}}
+else:
+    EMAIL_BACKEND = "stagehand_testdata.isolation.mail.TestDataEmailBackend"
+
+# Whoever opens the demo's pages is shown what its tests make.
+SILENCED_SYSTEM_CHECKS = ["stagehand.W016"]
+
 STAGEHAND_TESTDATA = {
     "ENABLED": env.bool("STAGEHAND_TESTDATA_ENABLED", default=False),
     "REQUIRE_ACCESS_KEY": env.bool("STAGEHAND_TESTDATA_REQUIRE_ACCESS_KEY", default=True),
@@ -100,6 +118,9 @@ STAGEHAND_TESTDATA = {
     "TEST_ID_PREFIX": env.str("STAGEHAND_TESTDATA_TEST_ID_PREFIX", default="stagehand_test_"),
     "MAX_AGE_HOURS": env.float("STAGEHAND_TESTDATA_MAX_AGE_HOURS", default=24),
     "EMAIL_DOMAINS": env.list("STAGEHAND_TESTDATA_EMAIL_DOMAINS", default=[]),
+    "EMAIL_BACKEND": env.str(
+        "STAGEHAND_TESTDATA_EMAIL_BACKEND", default="django.core.mail.backends.console.EmailBackend"
+    ),
     "REFERENCE_MODELS": env.list("STAGEHAND_TESTDATA_REFERENCE_MODELS", default=[]),
     "MAX_BODY_BYTES": env.int("STAGEHAND_TESTDATA_MAX_BODY_BYTES", default=1024 * 1024),
     "MAX_BODY_DEPTH": env.int("STAGEHAND_TESTDATA_MAX_BODY_DEPTH", default=20),

@@ -1,4 +1,4 @@
-"""The ledger in the admin: runs, entities and receipts to read, and two actions on runs.
+"""The ledger in the admin: runs, entities, receipts and kept e-mails to read, and two actions on runs.
 
 # Note [View only]
 The ledger is the proof that a row may be removed: who could edit it could have a real row removed, or a
@@ -33,7 +33,7 @@ from django.utils.timezone import localtime
 
 from .exceptions import TestDataError
 from .logs import log_error
-from .models import Receipt, TestEntity, TestRun
+from .models import Message, Receipt, TestEntity, TestRun
 from .operations import runs
 from .operations.purge.plan import EXPLANATIONS, Plan, make_plan
 from .operations.purge.purge import Outcome, purge_run
@@ -120,7 +120,7 @@ def held_lines(held: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 class LedgerAdmin(ModelAdmin):
-    """What the three pages share. See Note [View only]."""
+    """What the pages share. See Note [View only]."""
 
     list_per_page = 50
     show_full_result_count = False
@@ -142,7 +142,7 @@ class LedgerAdmin(ModelAdmin):
         return False
 
     @admin.display(description="run", ordering="run__test_id")
-    def run_link(self, obj: TestEntity | Receipt) -> SafeString | str:
+    def run_link(self, obj: TestEntity | Receipt | Message) -> SafeString | str:
         return link(page_url(self.admin_site, TestRun, "change", obj.run_id), obj.run)
 
 
@@ -583,3 +583,31 @@ class ReceiptAdmin(LedgerAdmin):
             "not_owned": body.get("notOwned", [])[:MOST_HELD],
         }
         return super().render_change_form(request, context, *args, **kwargs)
+
+
+@admin.register(Message)
+class MessageAdmin(LedgerAdmin):
+    """HTML is shown as its source."""
+
+    list_display = ["created_at", "subject_text", "to", "run_link"]
+    list_filter = [RunFilter, "created_at"]
+    list_select_related = ["run"]
+    search_fields = ["subject", "recipients", "run__test_id", "run__label"]
+    search_help_text = "Subject, address, or the run's test ID or label"
+    date_hierarchy = "created_at"
+    readonly_fields = ["to"]
+    fields = ["run", "created_at", "sender", "to", "subject", "text", "html", "attachments", "truncated"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
+        found: QuerySet[Message] = super().get_queryset(request)
+        one = request.resolver_match is not None and "object_id" in request.resolver_match.kwargs
+        # A list of bodies would be megabytes that nobody sees.
+        return found if one else found.defer("text", "html")
+
+    @admin.display(description="subject", ordering="subject")
+    def subject_text(self, message: Message) -> str:
+        return message.subject or "(none)"
+
+    @admin.display(description="to")
+    def to(self, message: Message) -> str:
+        return ", ".join(message.addresses)

@@ -8,17 +8,23 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.apps import AppConfig, apps
 from django.conf import settings as django_settings
 from django.core import checks
+from django.core.cache import caches
+from django.core.cache.backends.dummy import DummyCache
 from django.core.checks import CheckMessage, Error, Tags, register
+from django.db.models import Model
 from django.utils.module_loading import import_string
 
 from .conf import NAME, Settings, raw, settings
 from .databases import database
 from .exceptions import ConfigurationError, DuplicateName
+from .isolation.mail import TestDataEmailBackend
+from .isolation.visibility import HidesTestData, unhidable
 from .operations import guards
 from .operations.entities import settable_fields, unownable
 from .operations.runs import ledger_alias
@@ -26,13 +32,42 @@ from .registry import EntityType, ExternalType, load_registry
 
 Messages = Iterator[CheckMessage]
 
+_MIDDLEWARE = "stagehand_testdata.middleware.test_run_middleware"
+OUR_BACKEND = f"{TestDataEmailBackend.__module__}.{TestDataEmailBackend.__qualname__}"
+_SENDING_NOTHING = {
+    f"django.core.mail.backends.{name}.EmailBackend" for name in ("console", "dummy", "filebased", "locmem")
+}
+
 
 @register(Tags.compatibility)
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E005: the settings by themselves."""
+    """E001 to E005, W024, E025: the settings by themselves."""
     if not isinstance(getattr(django_settings, NAME, {}), dict):
         return [Error(f"{NAME} is not a dict.", hint=f"{NAME} = {{'ENABLED': …}}", id="stagehand.E001")]
-    return [*_unknown_or_mistyped(), *_gate(), *_labels()]
+    return [*_unknown_or_mistyped(), *_gate(), *_labels(), *_mail()]
+
+
+@register(Tags.caches)
+def check_caches(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """W026: what a run sees may be kept for everybody. Only where requests can come under a run at all."""
+    if _MIDDLEWARE not in django_settings.MIDDLEWARE:
+        return []
+    shared = [
+        alias
+        for alias in django_settings.CACHES
+        if not isinstance(caches[alias], DummyCache)
+        and not getattr(caches[alias].key_func, "separates_runs", False)
+    ]
+    if not shared:
+        return []
+    return [
+        checks.Warning(
+            f"What is cached under a run is found by real users too: CACHES {', '.join(sorted(shared))}.",
+            hint='Set "KEY_FUNCTION" to "stagehand_testdata.isolation.caching.make_key", or to its'
+            " per_run(…) around the function that is there.",
+            id="stagehand.W026",
+        )
+    ]
 
 
 @register(Tags.models)
@@ -49,6 +84,12 @@ def check_registry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
     return found
 
 
+@register(Tags.models)
+def check_visibility(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """W016, E017: whose test rows real users would see. As with registrations, not with the gate shut."""
+    return list(_visibility()) if settings.ENABLED is not False else []
+
+
 @register(Tags.database)
 def check_guards(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
@@ -61,6 +102,35 @@ def check_guards(
     if alias not in (databases or ()) or not guards.can_tell(alias):
         return []
     return list(_guards(alias))
+
+
+def _visibility() -> Messages:
+    shown = set()
+    for model in _registered_models():
+        reason = unhidable(model)
+        if not isinstance(model._default_manager, HidesTestData):
+            shown.add(model._meta.label)
+        elif reason is not None:
+            yield Error(
+                reason,
+                hint="Let the model inherit from TestDataModel; see docs/isolation.md.",
+                id="stagehand.E017",
+            )
+    if shown:
+        yield checks.Warning(
+            f"Real users see the test rows of {', '.join(sorted(shown))}.",
+            hint="Let the models inherit from TestDataModel, or give them a TestDataManager as their default"
+            " manager; see docs/isolation.md.",
+            id="stagehand.W016",
+        )
+
+
+def _registered_models() -> set[type[Model]]:
+    found = set()
+    for entity_type in load_registry().entity_types:
+        with suppress(ConfigurationError):  # E010 tells of it
+            found.add(entity_type.model._meta.concrete_model or entity_type.model)
+    return found
 
 
 def _guards(alias: str) -> Messages:
@@ -133,6 +203,41 @@ def _labels() -> Messages:
                 hint="Write 'app_label.ModelName'.",
                 id="stagehand.E005",
             )
+
+
+def _mail() -> Messages:
+    used = set(_mail_backends())
+    if settings.ENABLED is not False and used - {OUR_BACKEND, *_SENDING_NOTHING}:
+        yield checks.Warning(
+            "Test data can be made here, and e-mail does not go through TestDataEmailBackend: mails to test"
+            " addresses, and from test runs to anybody, leave.",
+            hint=f"Make {OUR_BACKEND!r} the e-mail backend, and name the real one in EMAIL_BACKEND of {NAME};"
+            " see docs/mail.md.",
+            id="stagehand.W024",
+        )
+    wrapped: Any = settings.EMAIL_BACKEND
+    if not isinstance(wrapped, str):
+        return
+    try:
+        found: Any = import_string(wrapped)
+    except ImportError as error:
+        found = error
+    if not isinstance(found, type) or issubclass(found, TestDataEmailBackend):
+        yield Error(
+            f"EMAIL_BACKEND of {NAME} is {wrapped!r}: no other e-mail backend that can be imported.",
+            hint="Give the dotted path of the backend that really sends.",
+            id="stagehand.E025",
+        )
+
+
+def _mail_backends() -> Iterator[str]:
+    """The e-mail backends that the host uses. Django 6.1 has MAILERS, and then no EMAIL_BACKEND."""
+    mailers: Any = getattr(django_settings, "MAILERS", None)
+    if mailers is None:
+        yield django_settings.EMAIL_BACKEND
+        return
+    for mailer in mailers.values():
+        yield mailer.get("BACKEND", Settings.EMAIL_BACKEND.default)
 
 
 def _paths_only() -> Messages:

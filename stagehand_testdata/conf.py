@@ -50,6 +50,8 @@ class Settings:
     TEST_ID_PREFIX = Setting("stagehand_test_")
     MAX_AGE_HOURS = Setting[float | Mapping[str, float]](24, int, float, Mapping)
     EMAIL_DOMAINS = Setting[Sequence[str]]((), list, tuple)
+    PASS_MINUTES = Setting[float](60, int, float)
+    EMAIL_BACKEND = Setting("django.core.mail.backends.smtp.EmailBackend")
     ENTITY_TYPES = Setting[Mapping[str, Any]]({}, Mapping)
     REFERENCE_MODELS = Setting[Sequence[str]]((), list, tuple)
     #: Wagtail's search index is filled with raw SQL on PostgreSQL, and cleared with its pages.

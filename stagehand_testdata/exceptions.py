@@ -12,6 +12,7 @@ Which HTTP status a code becomes is said in one place, `api/errors.py`.
     ├── InvalidInput            invalid_body
     │   ├── InvalidTestId       invalid_test_id
     │   ├── TestIdMismatch      test_id_mismatch
+    │   ├── InvalidPass         invalid_pass
     │   ├── BodyTooLarge        body_too_large
     │   └── UnknownOperation    unknown_operation
     ├── NotFound                not_found
@@ -23,6 +24,7 @@ Which HTTP status a code becomes is said in one place, `api/errors.py`.
     │   ├── RunClosed           run_closed
     │   ├── PurgeHalted         confirmation_needed
     │   └── PlanChanged         plan_changed
+    ├── OutboundRefused         outbound_refused
     ├── FactoryFailed           factory_failed
     │   ├── UntrackedWrite      untracked_write
     │   └── PrivilegedAccount   privileged_account
@@ -90,6 +92,12 @@ class TestIdMismatch(InvalidInput):
     code = "test_id_mismatch"
 
 
+class InvalidPass(InvalidInput):
+    """The X-Testdata-Pass header is no pass of this product."""
+
+    code = "invalid_pass"
+
+
 class BodyTooLarge(InvalidInput):
     """The request body is too large."""
 
@@ -154,6 +162,12 @@ class PlanChanged(Conflict):
     """The plan is not the one that was confirmed; nothing was removed."""
 
     code = "plan_changed"
+
+
+class OutboundRefused(TestDataError):
+    """A test run may send nothing to anybody real; nothing was sent."""
+
+    code = "outbound_refused"
 
 
 class ExternalFailed(TestDataError):

@@ -1,4 +1,4 @@
-"""Indexes over the part of the ledger that matters to a purge: the entries whose row is still there."""
+"""Indexes over the few rows that matter: the ledger's standing entries, a host's test rows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from django.db import models
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.backends.ddl_references import Statement
+from django.db.models import Q
 
 
 class StandingIndex(models.Index):
@@ -46,3 +47,15 @@ class StandingIndex(models.Index):
             **kwargs,
         )
         return statement
+
+
+class MarkedRowsIndex(models.Index):
+    """An index over a table's test rows alone; over all of its rows on databases without partial indexes.
+
+    Unlike `Index`, it need not be named: an abstract model cannot give a name that is short enough for every
+    table, and Django makes one where there is none.
+    """
+
+    def __init__(self, *, condition: Q | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.condition = condition or Q(**{f"{self.fields[0]}__isnull": False})

@@ -1,6 +1,7 @@
 """The ledger: which run made which row, and what became of it.
 
-Nothing here is written but by `operations`; nothing here points at a host's table.
+Nothing here is written but by `operations`, and messages by `isolation.mail`; nothing here points at a host's
+table.
 """
 
 from __future__ import annotations
@@ -156,6 +157,12 @@ class TestEntityQuerySet(models.QuerySet["TestEntity"]):
     def of_model(self, model: type[models.Model]) -> TestEntityQuerySet:
         return self.filter(model=model._meta.concrete_model._meta.label_lower)  # type: ignore[union-attr]
 
+    def close(self, state: str) -> int:
+        """Enter the end of these entries' rows; how many entries were standing until now."""
+        return self.standing().update(
+            state=state, tombstone=F("pk"), removed_at=Now(), reason="", blocked_by={}
+        )
+
     def for_keys(self, model: type[models.Model], keys: Iterable[Any]) -> TestEntityQuerySet:
         """Entries of `model` under any of these primary keys."""
         found = [Key.of(model, key) for key in keys]
@@ -169,6 +176,8 @@ class TestEntity(models.Model):
 
     __test__ = False
     KEY_LENGTH = 255
+    #: What stands before the type of an external thing, in the place of its model.
+    EXTERNAL_PREFIX = "external."
 
     class Origin(models.TextChoices):
         REQUESTED = "requested", "asked for"
@@ -243,6 +252,11 @@ class TestEntity(models.Model):
 
 def entries_of_outer_row(model: type[models.Model], run: Any) -> TestEntityQuerySet:
     """The standing entries of `run` for the row of `model` that the query around this one looks at."""
+    return all_entries_of_outer_row(model).filter(run=run)
+
+
+def all_entries_of_outer_row(model: type[models.Model]) -> TestEntityQuerySet:
+    """The same of whatever run; no more than one, for a row has one standing entry."""
     column = key_column(model)
     key: Any = OuterRef("pk")
     pk = model._meta.pk
@@ -253,9 +267,9 @@ def entries_of_outer_row(model: type[models.Model], run: Any) -> TestEntityQuery
             parts += [Value('", "'), Cast(OuterRef(field.attname), models.CharField())]
         # As `Key.of` writes it. A part that needs escaping finds no entry: then the row counts as real.
         key = Concat(Value('["'), *parts[1:], Value('"]'), output_field=models.CharField())
-    elif column == "key_text":
+    elif column == "key_text" and not isinstance(pk, models.CharField | models.TextField):
         key = Cast(OuterRef("pk"), models.CharField())
-    return TestEntity.objects.standing().of_model(model).filter(run=run, **{column: key})
+    return TestEntity.objects.standing().of_model(model).filter(**{column: key})
 
 
 class Guard(models.Model):
@@ -276,9 +290,15 @@ class Guard(models.Model):
 
 
 class PurgeUnderWay(models.Model):
-    """A purge's transaction tells the triggers of SQLite whose rows it removes: a row that never commits."""
+    """A purge's transaction tells the triggers of SQLite whose rows it removes: a row that never commits.
+
+    `model`, `first` and `last` are the set of entries that it closes itself, where there is one.
+    """
 
     run_id = models.BigIntegerField(primary_key=True)
+    model = models.CharField(max_length=128, db_default="")
+    first = models.BigIntegerField(db_default=0)
+    last = models.BigIntegerField(db_default=0)
 
     def __str__(self) -> str:
         return str(self.run_id)
@@ -298,3 +318,39 @@ class Receipt(models.Model):
 
     def __str__(self) -> str:
         return f"{self.digest[:12]}"
+
+
+class Message(models.Model):
+    """An e-mail to a run's test addresses: kept here instead of being sent, and gone when the run closes."""
+
+    #: A body is cut to this many characters, a line of the header to that many.
+    TEXT_LENGTH = 256 * 1024
+    LINE_LENGTH = 998
+
+    run = models.ForeignKey(TestRun, on_delete=models.CASCADE, related_name="messages", db_index=False)
+    created_at = models.DateTimeField(db_default=Now())
+    sender = models.CharField(max_length=LINE_LENGTH)
+    recipients = models.TextField(
+        help_text="The run's own, in lower case, each with a line break before and after it."
+    )
+    subject = models.CharField(max_length=LINE_LENGTH, blank=True)
+    text = models.TextField(blank=True)
+    html = models.TextField(blank=True)
+    attachments = models.JSONField(default=list, blank=True, help_text="Their names, types and sizes.")
+    truncated = models.BooleanField(default=False, help_text="Whether something was too long to be kept.")
+
+    class Meta:
+        indexes = [models.Index(fields=["run", "-id"], name="stagehand_message_latest")]
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return self.subject
+
+    @property
+    def addresses(self) -> list[str]:
+        return self.recipients.strip("\n").split("\n")
+
+    @staticmethod
+    def line_of(addresses: Iterable[str]) -> str:
+        """What `recipients` holds: one address is found in it by `\n<address>\n`."""
+        return "\n".join(["", *addresses, ""])

@@ -31,6 +31,8 @@ def _routes() -> Iterator[tuple[str, type[Any], dict[str, Any], str]]:
     run = {"get": "retrieve", "patch": "partial_update", "delete": "destroy"}
     yield "runs/<str:testId>", RunViewSet, run, "run"
     yield "runs/<str:testId>/entities", RunViewSet, {"get": "entities"}, "run-entities"
+    yield "runs/<str:testId>/pass", RunViewSet, {"post": "issue_pass"}, "run-pass"
+    yield "runs/<str:testId>/messages", RunViewSet, {"get": "messages"}, "run-messages"
     yield "runs/<str:testId>/receipt", RunViewSet, {"get": "receipt"}, "run-receipt"
     yield "entity-types", EntityTypeViewSet, {"get": "list"}, "entity-types"
     yield "entities/<str:type>", EntityViewSet, {"post": "create"}, "entities"

@@ -60,10 +60,13 @@ GUARDS = "operations/guards.py"
 EXTERNALS = "operations/externals.py"
 REAPER = "operations/reaper.py"
 AUDIT = "operations/audit.py"
+ADOPTION = "operations/adoption.py"
 ENTITIES = "operations/entities.py"
 CAPTURE = "isolation/capture.py"
+VISIBILITY = "isolation/visibility.py"
 POSTGRESQL = "databases/postgresql.py"
 BASE = "databases/base.py"
+MODELS = "models.py"
 
 T_EXECUTE = "operations/purge/test_execute.py"
 T_HELD = f"{T_EXECUTE}::TestARealRowThatPointsAtATestRow"
@@ -79,11 +82,13 @@ T_REAPER = "operations/test_reaper.py"
 T_GUARDS = "operations/test_guards.py"
 T_EXTERNALS = "operations/test_externals.py"
 T_FILES = "operations/test_files.py"
+T_ADOPTION = "operations/test_adoption.py"
 T_AUDIT = "operations/test_audit.py"
 T_ENTITIES = "operations/test_entities.py"
 T_DATABASE = "databases/test_guards.py"
 T_LOCKS = "databases/test_locks.py"
 T_CAPTURE = "isolation/test_capture.py"
+T_VISIBILITY = "isolation/test_visibility.py"
 T_CLEANUP = "api/test_cleanup.py"
 
 
@@ -138,6 +143,20 @@ BUGS: tuple[Bug, ...] = (
         SETS,
         'free = database(ledger_alias()).skipping_locked(self.rows).values("pk")',
         'free = self.rows.values("pk")',
+        (f"{T_TWO}::test_a_claim_waits_for_nobody",),
+    ),
+    Bug(
+        "a set that meets a locked row waits for it",
+        SETS,
+        "awake(), engine.hardly_waiting()",
+        "awake()",
+        (f"{T_TWO}::test_a_set_waits_for_a_locked_row_shorter_than_deadlocks_are_looked_for",),
+    ),
+    Bug(
+        "a set that meets a locked row breaks the purge off",
+        EXECUTE,
+        "if engine.has_every_lock or not engine.is_lock_timeout(error):",
+        "if True:",
         (f"{T_TWO}::test_a_claim_waits_for_nobody",),
     ),
     Bug(
@@ -319,21 +338,21 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "an entry that was closed still proves",
-        "models.py",
-        "return TestEntity.objects.standing().of_model(model).filter(run=run, **{column: key})",
-        "return TestEntity.objects.of_model(model).filter(run=run, **{column: key})",
+        MODELS,
+        "return TestEntity.objects.standing().of_model(model).filter(**{column: key})",
+        "return TestEntity.objects.of_model(model).filter(**{column: key})",
         ("test_models.py", f"{T_ENTITIES}::TestFinding"),
     ),
     Bug(
         "the entry of another model's row proves",
-        "models.py",
-        "return TestEntity.objects.standing().of_model(model).filter(run=run, **{column: key})",
-        "return TestEntity.objects.standing().filter(run=run, **{column: key})",
+        MODELS,
+        "return TestEntity.objects.standing().of_model(model).filter(**{column: key})",
+        "return TestEntity.objects.standing().filter(**{column: key})",
         (f"{T_GAPS}::test_a_real_row_is_not_taken_for_ours_for_having_the_key_of_another_models_row",),
     ),
     Bug(
         "what is quarantined is not looked at again",
-        "models.py",
+        MODELS,
         "return self.filter(tombstone=0)",
         'return self.filter(state="live")',
         (f"{T_HELD}::test_lets_the_part_go_once_it_is_away",),
@@ -370,8 +389,8 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "the ORM deletes, and lets go of what points there, set by set",
         SETS,
-        ".filter(pk__in=free)._raw_delete(ledger_alias())",
-        ".filter(pk__in=free).delete()[0]",
+        "rows._raw_delete(ledger_alias())",
+        "rows.delete()[0]",
         (f"{T_GAPS}::test_no_row_of_a_derived_table_is_let_go_of_by_the_orm",),
     ),
     Bug(
@@ -398,9 +417,16 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "nobody looks whether the guards have closed the entries of a circle",
         SETS,
-        "            self.rows._raw_delete(ledger_alias())\n        self._see_closed()\n",
-        "            self.rows._raw_delete(ledger_alias())\n",
+        "            self._delete_at_once(self.rows)\n        self._see_closed()\n",
+        "            self._delete_at_once(self.rows)\n",
         (f"{T_GAPS}::test_guards_that_are_taken_down_in_the_middle_are_noticed",),
+    ),
+    Bug(
+        "a foreign key of two columns counts as a refusal",
+        REFERENCES,
+        " AND cardinality(c.conkey) = 1",
+        "",
+        (f"{T_GAPS}::test_half_a_key_of_two_columns_holds_a_row_too",),
     ),
     Bug(
         "a foreign key that is asleep counts as a refusal",
@@ -512,13 +538,13 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "the entries of what went along are not closed",
         EXECUTE,
-        "close(removed | self.went_along, TestEntity.State.REMOVED)",
-        "close(removed, TestEntity.State.REMOVED)",
+        "standing(self.run, removed | self.went_along)",
+        "standing(self.run, removed)",
         (f"{T_GAPS}::test_what_a_delete_takes_along_is_removed_and_not_gone",),
     ),
     Bug(
         "a closed entry has no tombstone",
-        EXECUTE,
+        MODELS,
         'state=state, tombstone=F("pk"), removed_at=Now()',
         "state=state, removed_at=Now()",
         (f"{T_EXECUTE}::TestEverythingThatTheLedgerProvesGoes::test_of_every_kind_of_model",),
@@ -762,6 +788,13 @@ BUGS: tuple[Bug, ...] = (
         (f"{T_REAPER}::TestFailure::test_of_one_run_keeps_no_other_waiting",),
     ),
     Bug(
+        "a run that ends the process that purges it comes first again",
+        REAPER,
+        "        failures.begun(run)\n",
+        "",
+        (f"{T_REAPER}::TestFailure::test_that_ends_the_process_keeps_no_other_waiting_after_that",),
+    ),
+    Bug(
         "the reaper takes a run in use",
         REAPER,
         "                only_expired=True,\n",
@@ -770,7 +803,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "every run that is not closed counts as expired",
-        "models.py",
+        MODELS,
         "return self.unfinished().filter(expires_at__lte=Now())",
         "return self.unfinished()",
         ("test_models.py::TestRuns",),
@@ -911,17 +944,67 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "a row without a mark may be adopted",
-        AUDIT,
+        ADOPTION,
         "    if not marks:\n",
         "    if marks is None:\n",
-        (f"{T_AUDIT}::TestWhatIsNotAdopted::test_a_row_without_a_mark",),
+        (f"{T_ADOPTION}::TestWhatIsNotAdopted::test_a_row_without_a_mark",),
     ),
     Bug(
         "another row than the one that was shown may be adopted",
-        AUDIT,
+        ADOPTION,
         "    if now.fingerprint != shown.fingerprint:\n",
         "    if not now.fingerprint:\n",
-        (f"{T_AUDIT}::TestWhatIsNotAdopted::test_another_row_under_the_key_that_was_shown",),
+        (f"{T_ADOPTION}::TestWhatIsNotAdopted::test_another_row_under_the_key_that_was_shown",),
+    ),
+    # --- who sees a test row ---
+    Bug(
+        "a run sees every run's marked rows",
+        VISIBILITY,
+        'return f"({column} IS NULL OR {column} = %s)", (*params, *params, run.pk)',
+        'return f"({column} IS NULL OR {column} <> %s)", (*params, *params, 0)',
+        (T_VISIBILITY,),
+    ),
+    Bug(
+        "a run sees every run's rows that the ledger knows of",
+        VISIBILITY,
+        'return f"({column} <> %s)", (*params, run.pk)',
+        'return f"({column} = %s)", (*params, 0)',
+        (T_VISIBILITY,),
+    ),
+    Bug(
+        "a manager of ours hides nothing",
+        VISIBILITY,
+        "return hide_test_data(super().get_queryset())",
+        "return super().get_queryset()",
+        (T_VISIBILITY,),
+    ),
+    Bug(
+        "a key that cannot be compared is shown",
+        VISIBILITY,
+        "    if reason is not None:\n        raise ConfigurationError(reason)\n",
+        "",
+        (T_VISIBILITY,),
+    ),
+    Bug(
+        "a row made in a run does not carry its mark",
+        CAPTURE,
+        "            mark(model, query.objs, run)\n",
+        "            pass\n",
+        (T_VISIBILITY,),
+    ),
+    Bug(
+        "a model's own deletion does not see the hidden row",
+        OWN_WAY,
+        "            use_run(CurrentRun(self.run.pk, self.run.test_id)),\n",
+        "",
+        (T_VISIBILITY,),
+    ),
+    Bug(
+        "a client may set the mark",
+        "access/privileges.py",
+        '        "test_run_id",\n',
+        "",
+        (T_VISIBILITY,),
     ),
 )
 

@@ -23,7 +23,7 @@ from django.urls import path, resolve, reverse
 from pytest_django.asserts import assertContains, assertNotContains
 
 from stagehand_testdata import admin as testdata_admin
-from stagehand_testdata.models import Receipt, TestEntity, TestRun
+from stagehand_testdata.models import Message, Receipt, TestEntity, TestRun
 from stagehand_testdata.operations import entities, runs
 from stagehand_testdata.operations.purge import failures
 from stagehand_testdata.operations.purge.purge import purge_run
@@ -32,7 +32,7 @@ from tests.host.models import Author, Book, Loan, Note, Voucher
 from tests.making import changed
 
 SCRIPT = "<script>alert(1)</script>"
-NAMES = {TestRun: "testrun", TestEntity: "testentity", Receipt: "receipt"}
+NAMES = {TestRun: "testrun", TestEntity: "testentity", Receipt: "receipt", Message: "message"}
 
 
 class VoucherAdmin(admin.ModelAdmin):
@@ -53,6 +53,7 @@ ops = admin.AdminSite(name="ops")
 ops.register(TestRun, testdata_admin.TestRunAdmin)
 ops.register(TestEntity, testdata_admin.TestEntityAdmin)
 ops.register(Receipt, testdata_admin.ReceiptAdmin)
+ops.register(Message, testdata_admin.MessageAdmin)
 ops.register([Book, Author])
 ops.register(Voucher, VoucherAdmin)
 
@@ -75,6 +76,12 @@ def make(
             fields = {} if isinstance(what, int) else what
             entities.perform(test_id, owner, lambda call, t=type_name, f=fields: call.create(t, **f))
     return TestRun.objects.get(test_id=test_id, owner=owner)
+
+
+def write(run: TestRun, **values: str) -> Message:
+    """A message in the run's inbox."""
+    to = Message.line_of(["a@example.com"])
+    return Message.objects.create(run=run, sender="shop@shop.com", recipients=to, **values)
 
 
 def expire(run: TestRun) -> None:
@@ -328,6 +335,19 @@ class TestPages:
             missing = [each for each in expected if f"{each}{html.escape(SCRIPT)}" not in text]
             assert not missing, name
 
+    def test_a_message_is_shown_as_its_source_and_listed_without_its_bodies(self, boss):
+        run = make(test_id="stagehand_test_mail")
+        message = write(run, subject=f"subject{SCRIPT}", text=f"text{SCRIPT}", html=f"html{SCRIPT}")
+        page = boss.get(url(Message, "change", message.pk)).content.decode()
+        assert "<script>alert" not in page
+        for each in ("subject", "text", "html"):
+            assert f"{each}{html.escape(SCRIPT)}" in page
+        with CaptureQueriesContext(connection) as queries:
+            listed = boss.get(f"{url(Message)}?run={run.pk}&q=a@example.com")
+        assertContains(listed, f"subject{html.escape(SCRIPT)}")
+        assertNotContains(listed, "<script>alert")
+        assert not [each for each in queries if 'message"."html"' in each["sql"].partition("WHERE")[0]]
+
 
 def _key(run: TestRun, type_name: str) -> str:
     return run.entities.filter(type=type_name).first().key_text
@@ -436,6 +456,7 @@ class TestViewOnly:
     @pytest.fixture
     def row(self, request) -> tuple[type, Any]:
         run = make(voucher=1)
+        write(run)
         purge_run(make("stagehand_test_b", voucher=1))
         model = request.param
         return model, run if model is TestRun else model.objects.first()
@@ -716,6 +737,7 @@ class TestPermissions:
     @pytest.mark.parametrize("model", NAMES)
     def test_each_page_needs_its_own_view_permission(self, staff, model):
         purge_run(make(voucher=1))
+        write(make("stagehand_test_b"))
         pk = model.objects.first().pk
         clerk = staff(f"stagehand_testdata.view_{NAMES[model]}")
         for other in NAMES:

@@ -20,6 +20,7 @@ NEVER_SETTABLE = frozenset(
         "permissions",
         "is_test",
         "test_run",
+        "test_run_id",
         "testdata_run",
     }
 )

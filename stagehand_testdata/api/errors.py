@@ -29,6 +29,7 @@ STATUS: dict[type[ours.TestDataError], int] = {
     ours.NotFound: 404,
     ours.TooOld: 400,
     ours.Conflict: 409,
+    ours.OutboundRefused: 409,
     ours.ExternalFailed: 502,
     ours.GuardsDisabled: 503,
     ours.TestDataError: 500,

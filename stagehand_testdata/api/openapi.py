@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from django.apps import apps
@@ -46,7 +46,7 @@ _ERRORS = {
     401: "An access key is needed.",
     403: "The gate is closed, or the key may not do that.",
     404: "No such run, row or name.",
-    409: "The run is closed, or a value is taken.",
+    409: "The run is closed, a value is taken, or something would have left the run.",
     413: "The body is larger than the host takes.",
     503: "The database is unavailable; nothing was done.",
 }
@@ -149,6 +149,7 @@ def describe(
     errors: Iterable[int] = (400, 401, 403),
     summary: str,
     description: str = "",
+    query: Mapping[str, str] | None = None,
 ) -> Callable[[F], F]:
     """What the schema says of one action; nothing where there is no schema."""
     if not HAVE_SPECTACULAR:
@@ -164,6 +165,10 @@ def describe(
         responses=responses,
         summary=summary,
         description=description or summary,
+        parameters=[
+            OpenApiParameter(name, str, OpenApiParameter.QUERY, description=text)
+            for name, text in (query or {}).items()
+        ],
     )
     return decorate
 

@@ -8,7 +8,8 @@ from typing import Any
 from rest_framework import serializers
 
 from ..conf import settings
-from ..models import TestEntity, TestRun
+from ..isolation.contents import read_contents
+from ..models import Message, TestEntity, TestRun
 from ..operations import runs
 from ..seeding import SEED_LIMIT
 from .fields import AlwaysTrue, Flag, Identifier, Number, Text, Whole
@@ -167,6 +168,19 @@ class RunSerializer(serializers.ModelSerializer[TestRun]):
         return {state: getattr(run, f"count_{state}") for state in TestEntity.State.values}
 
 
+class CookieSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    value = serializers.CharField()
+
+
+class PassSerializer(serializers.Serializer[Any]):
+    testId = serializers.CharField(source="test_id")
+    token = serializers.CharField(help_text="What the header and the cookie hold.")
+    header = serializers.CharField(help_text="The name of the header.")
+    cookie = CookieSerializer(help_text="What to give a browser, for the product's own address.")
+    expiresAt = serializers.DateTimeField(source="expires_at", help_text="The run's end, or sooner.")
+
+
 class EntrySerializer(serializers.ModelSerializer[TestEntity]):
     id = serializers.CharField(source="key_text")
     state = serializers.CharField(help_text="live, removed, gone or quarantined.")
@@ -177,6 +191,48 @@ class EntrySerializer(serializers.ModelSerializer[TestEntity]):
     class Meta:
         model = TestEntity
         fields = ["type", "id", "model", "origin", "state", "reason", "blockedBy", "createdAt", "removedAt"]
+
+
+class AttachmentSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    type = serializers.CharField()
+    size = serializers.IntegerField(help_text="In bytes.")
+
+
+class MessageSerializer(serializers.ModelSerializer[Message]):
+    id = serializers.CharField()
+    createdAt = serializers.DateTimeField(source="created_at")
+    to = serializers.ListField(child=serializers.CharField(), source="addresses")
+    attachments = AttachmentSerializer(many=True)
+    truncated = serializers.BooleanField(help_text="Whether something was too long to be kept.")
+    links = serializers.ListField(
+        child=serializers.CharField(), help_text="Absolute ones, of the text and of the HTML's links."
+    )
+    codes = serializers.ListField(child=serializers.CharField(), help_text="4 to 8 digits that stand alone.")
+
+    class Meta:
+        model = Message
+        fields = [
+            "id",
+            "createdAt",
+            "to",
+            "subject",
+            "text",
+            "html",
+            "attachments",
+            "truncated",
+            "links",
+            "codes",
+        ]
+
+    def get_fields(self) -> dict[str, Any]:
+        # `from` is a word of Python's own.
+        return {"from": serializers.CharField(source="sender"), **super().get_fields()}
+
+    def to_representation(self, instance: Any) -> dict[str, Any]:
+        found = read_contents(instance.text, instance.html)
+        instance.links, instance.codes = found.links, found.codes
+        return super().to_representation(instance)
 
 
 class QuarantinedSerializer(serializers.Serializer[Any]):

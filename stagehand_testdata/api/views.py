@@ -27,8 +27,8 @@ from ..exceptions import (
     TooOld,
     UnknownOperation,
 )
-from ..models import TestEntity, TestRun
-from ..operations import entities, runs, scenarios
+from ..models import Message, TestEntity, TestRun
+from ..operations import entities, passes, runs, scenarios
 from ..operations.addresses import require_reserved
 from ..operations.purge import purge
 from ..registry import WireOperation, get_registry, resolve
@@ -99,6 +99,8 @@ class TestDataViewSet(ViewSet):
         self.format_kwarg = None
         request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request)
         self.owner = authenticate(request, cleaning=self.action in self.cleaning)
+        if (token := request.META.get(passes.META)) is not None and self.action not in self.cleaning:
+            passes.require(token, self.kwargs.get("testId", request.META.get("HTTP_X_TEST_ID")))
 
     def get_exception_handler(self) -> Any:
         return errors.handle
@@ -302,6 +304,25 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         return _receipt(purge.delete_run(self.run_of_path()))
 
     @openapi.describe(
+        "issue_pass",
+        answers={201: serializers.PassSerializer},
+        errors=(400, 401, 403, 404, 409),
+        summary="A pass that puts requests of the product itself under the run",
+        description="A header, or a cookie of a browser under test. The product must have the middleware.",
+    )
+    def issue_pass(self, request: Request, testId: str) -> Response:
+        run = self.run_of_path()
+        token, expires_at = passes.issue(run)
+        granted = {
+            "test_id": run.test_id,
+            "token": token,
+            "header": passes.HEADER,
+            "cookie": {"name": passes.COOKIE, "value": token},
+            "expires_at": expires_at,
+        }
+        return Response(serializers.PassSerializer(granted).data, status=201)
+
+    @openapi.describe(
         "list_run_entities",
         answers={200: serializers.EntrySerializer(many=True)},
         errors=(400, 401, 403, 404),
@@ -318,6 +339,24 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
             raise InvalidInput("The query holds a NUL character.")
         page: Any = self.paginate_queryset(run.entities.filter(**wanted).order_by("ordinal"))  # type: ignore[arg-type]
         return self.get_paginated_response(serializers.EntrySerializer(page, many=True).data)
+
+    @openapi.describe(
+        "list_run_messages",
+        answers={200: serializers.MessageSerializer(many=True)},
+        errors=(400, 401, 403, 404),
+        summary="The e-mails to the run's test addresses, the newest first",
+        description="They were kept instead of being sent, and go when the run closes.",
+        query={"to": "Only those to this address."},
+    )
+    def messages(self, request: Request, testId: str) -> Response:
+        kept = self.run_of_path().messages.order_by("-pk")
+        address = request.query_params.get("to")
+        if address is not None:
+            if "\0" in address:
+                raise InvalidInput("The query holds a NUL character.")
+            kept = kept.filter(recipients__contains=Message.line_of([address.lower()]))
+        page: Any = self.paginate_queryset(kept)  # type: ignore[arg-type]
+        return self.get_paginated_response(serializers.MessageSerializer(page, many=True).data)
 
     @openapi.describe(
         "get_run_receipt",

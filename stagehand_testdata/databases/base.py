@@ -27,12 +27,15 @@ class Database:
     #: Whether guards can be had here at all.
     can_guard: ClassVar[bool] = False
 
-    #: Whether `surface_broken_references` says all that the commit would.
-    can_surface_broken_references: ClassVar[bool] = False
-
     #: Whether a guard sees every way in which a row can go, so that a standing entry made under it is by
     #: itself the proof that its row is the one that was made.
     closes_entries: ClassVar[bool] = False
+
+    #: Whether a transaction that holds any row for writing holds all there are.
+    has_every_lock: ClassVar[bool] = False
+
+    #: Whether the guards leave the entries of a `removing_set` for the purge to close.
+    leaves_sets_open: ClassVar[bool] = False
 
     #: Whether a trigger that names a table is in the way of Django's rebuilding that table.
     guards_hinder_rebuilds: ClassVar[bool] = False
@@ -108,6 +111,11 @@ class Database:
         """A pause within `purging`, for rows that this very transaction has made."""
         yield
 
+    @contextmanager
+    def removing_set(self, model: str, first: int, last: int) -> Iterator[None]:
+        """A part of `purging` that deletes the rows of the model's entries with these ids, and no others."""
+        yield
+
     def guard_sql(self, table: GuardedTable) -> list[str]:
         """The statements that put up, or renew, the guards of this table."""
         raise NotImplementedError
@@ -145,8 +153,13 @@ class Database:
         """Within the block nobody waits long for a table."""
         yield
 
+    @contextmanager
+    def hardly_waiting(self) -> Iterator[None]:
+        """Within the block a lock is waited for long enough to outlast a short statement, not to deadlock."""
+        yield
+
     def is_lock_timeout(self, error: OperationalError) -> bool:
-        """Whether a table could not be had in time."""
+        """Whether a lock could not be had in time."""
         return False
 
     def execute(self, statement: str, params: list[Any] | None = None) -> None:
@@ -157,6 +170,14 @@ class Database:
         # Outside of one the setting would end with the statement that makes it, and the guards sleep on.
         if not self.connection.in_atomic_block:
             raise transaction.TransactionManagementError("Guards are awake within a transaction alone.")
+
+    @property
+    def says_broken_references(self) -> bool:
+        """Whether this transaction raises IntegrityError for each broken reference before it has committed.
+
+        By `surface_broken_references`, or as it commits.
+        """
+        return False
 
     def surface_broken_references(self) -> None:
         """Raise IntegrityError now where the commit would, if the database can say so cheaply."""

@@ -94,7 +94,7 @@ class PostgreSQL(Database):
     share_suffix = "FOR SHARE OF {table}"
     can_guard = True
     closes_entries = True
-    can_surface_broken_references = True
+    says_broken_references = True
 
     def chose_a_victim(self, error: OperationalError) -> bool:
         return _state(error) in (_DEADLOCK, _SERIALIZATION)
@@ -136,6 +136,11 @@ class PostgreSQL(Database):
     @contextmanager
     def locking_briefly(self) -> Iterator[None]:
         with self._set_locally("lock_timeout", "5s"):
+            yield
+
+    @contextmanager
+    def hardly_waiting(self) -> Iterator[None]:
+        with self._set_locally("lock_timeout", "50ms"):
             yield
 
     @contextmanager

@@ -22,6 +22,9 @@ _POSTGRESQL = """
 _SQLITE = """
     SELECT child.name, mine."from", mine."table", coalesce(mine."to", ''),
            mine.on_delete IN ('NO ACTION', 'RESTRICT')
+           AND (SELECT foreign_keys FROM pragma_foreign_keys)
+           AND NOT EXISTS (SELECT 1 FROM pragma_foreign_key_list(child.name) more
+                           WHERE more.id = mine.id AND more.seq > 0)
     FROM sqlite_master child JOIN pragma_foreign_key_list(child.name) mine
     WHERE child.type = 'table' AND mine.seq = 0
 """
@@ -40,11 +43,11 @@ _QUERIES = {"postgresql": _POSTGRESQL, "sqlite": _SQLITE, "mysql": _MYSQL}
 class Reference(NamedTuple):
     """A foreign key: `table.column` points at `target.target_column`.
 
-    `refuses` says that the database refuses the deletion of what is pointed at, and does nothing else: on
-    PostgreSQL not for a key of several columns, of which one may be null, and not while the constraint's
-    triggers are disabled, or asleep as in the session of a replica. `target_column` is empty where it is the
-    primary key without being named. Of a key of several columns there is the first: that many rows at least
-    point there.
+    `refuses` says that the database refuses the deletion of what is pointed at, and does nothing else: not
+    for a key of several columns, of which one may be null, and not while nobody checks (on PostgreSQL the
+    constraint's triggers are disabled, or asleep as in the session of a replica; on SQLite by a PRAGMA).
+    `target_column` is empty where it is the primary key without being named. Of a key of several columns
+    there is the first: that many rows at least point there.
     """
 
     table: str

@@ -32,9 +32,11 @@ from django.db.models.signals import pre_save
 from django.db.models.sql.compiler import SQLInsertCompiler
 
 from ..conf import settings
+from ..context import current_run
 from ..exceptions import UntrackedWrite
 from ..fingerprints import Fingerprint, columns, take
-from ..models import Key, TestEntity
+from ..models import Key, Message, TestEntity
+from .visibility import mark
 
 _NOISE = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _RAW_INSERT = re.compile(
@@ -94,8 +96,7 @@ class Recorder:
     """The rows made so far, in the order in which they were, and the files that came with them."""
 
     rows: list[MadeRow] = field(default_factory=list)
-    #: Those of rows that were rolled back too: no database takes a file back.
-    #: Files that a row was about to put into storage.
+    #: Files that a row was about to put into storage, of rows that were rolled back too.
     _unsaved: list[Any] = field(default_factory=list)
     _compiling: bool = False
     #: How many rows there were at each savepoint, by database and name.
@@ -128,6 +129,9 @@ class Recorder:
         query: Any = compiler.query
         alias = compiler.connection.alias
         model: type[models.Model] = query.get_meta().concrete_model
+        if model is Message:
+            # The run's inbox is the ledger's own: no row of the test's.
+            return self._compile(lambda: execute(returning))
         if query.on_conflict is OnConflict.UPDATE:
             raise UntrackedWrite(f"An upsert on {model._meta.label} may change rows that are not the test's.")
         ignoring = query.on_conflict is OnConflict.IGNORE
@@ -140,20 +144,29 @@ class Recorder:
         wanted = list(returning or ())
         if pk not in wanted and any(_unknown(obj, pk) for obj in query.objs):
             wanted.append(pk)
-        if not query.raw:
-            for obj in query.objs:
-                self.expect_files(obj)
-        self._compiling = True
-        try:
-            returned = _execute(compiler, execute, wanted)
-        finally:
-            self._compiling = False
+        self._prepare(model, query)
+        returned = self._compile(lambda: _execute(compiler, execute, wanted))
         for position, obj in enumerate(query.objs):
             row = returned[position] if position < len(returned) else ()
             self._note(model, alias, obj, dict(zip(wanted, row, strict=False)))
         if ignoring or not returning:
             return []
         return [row[: len(returning)] for row in returned]
+
+    def _prepare(self, model: type[models.Model], query: Any) -> None:
+        if not query.raw:
+            for obj in query.objs:
+                self.expect_files(obj)
+        run = current_run()
+        if run is not None:
+            mark(model, query.objs, run)
+
+    def _compile(self, insert: Callable[[], list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
+        self._compiling = True
+        try:
+            return insert()
+        finally:
+            self._compiling = False
 
     def _note(self, model: type[models.Model], alias: str, obj: Any, returned: dict[Any, Any]) -> None:
         value = _key_value(model, obj, returned)
@@ -203,6 +216,7 @@ def refuse_raw_inserts(sql: Any, connection: BaseDatabaseWrapper) -> None:
 def recording_inserts() -> Iterator[Recorder]:
     """Take down every row that this thread inserts within the block, on any database.
 
+    Under a current run, rows of a `TestDataModel` carry its mark from the start.
     Raises UntrackedWrite from the statement that makes a row which could not be told from a real one.
     """
     recorder = Recorder()
@@ -247,7 +261,7 @@ def _noting_compiler(connection: BaseDatabaseWrapper, recorder: Recorder) -> Ite
 
         return NotingInsertCompiler
 
-    with _in_place_of(connection.ops, "compiler", compiler):
+    with in_place_of(connection.ops, "compiler", compiler):
         yield
 
 
@@ -264,8 +278,8 @@ def _watching_cursors(connection: BaseDatabaseWrapper) -> Iterator[None]:
         return made
 
     with (
-        _in_place_of(connection, "make_cursor", watching(connection.make_cursor)),
-        _in_place_of(connection, "make_debug_cursor", watching(connection.make_debug_cursor)),
+        in_place_of(connection, "make_cursor", watching(connection.make_cursor)),
+        in_place_of(connection, "make_debug_cursor", watching(connection.make_debug_cursor)),
     ):
         yield
 
@@ -281,7 +295,7 @@ def _refusing(
 
 
 @contextmanager
-def _in_place_of(owner: Any, name: str, stand_in: Any) -> Iterator[None]:
+def in_place_of(owner: Any, name: str, stand_in: Any) -> Iterator[None]:
     """Within the block the object, not its class, answers with `stand_in` under that name."""
     nested = name in vars(owner)
     plain = getattr(owner, name)

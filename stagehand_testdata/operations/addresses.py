@@ -15,24 +15,13 @@ from django.core.validators import validate_email
 from django.db.models import Case, CharField, Exists, OuterRef, Q, Subquery, Value, When
 from django.db.models.functions import Concat, Lower
 
-from ..conf import settings
 from ..databases.base import JoinedText
 from ..exceptions import Conflict, InvalidInput
 from ..models import entries_of_outer_row
+from ..reserved import is_reserved, reserved_domains
 
-#: Domains reserved for documentation and tests; a leading dot stands for every name below it.
-RESERVED_DOMAINS = ("example.com", "example.org", "example.net", ".test", ".invalid")
 DEFAULT_DOMAIN = "example.com"
 _FOREIGN = "!"
-
-
-def is_reserved(address: str) -> bool:
-    """Whether the address lies in a domain where no mailbox can be anybody's."""
-    domain = address.rpartition("@")[2].lower()
-    return any(
-        domain.endswith(reserved.lower()) if reserved.startswith(".") else domain == reserved.lower()
-        for reserved in (*RESERVED_DOMAINS, *settings.EMAIL_DOMAINS)
-    )
 
 
 def require_reserved(address: str, field: str = "email") -> str:
@@ -42,8 +31,7 @@ def require_reserved(address: str, field: str = "email") -> str:
     except ValidationError as error:
         raise InvalidInput(f"'{field}' is not an e-mail address.", details={field: error.messages}) from error
     if not is_reserved(address):
-        domains = (*RESERVED_DOMAINS, *settings.EMAIL_DOMAINS)
-        allowed = ", ".join(f"*{each}" if each.startswith(".") else each for each in domains)
+        allowed = ", ".join(f"*{each}" if each.startswith(".") else each for each in reserved_domains())
         message = f"'{field}' must be an address that nobody can own, in one of: {allowed}."
         raise InvalidInput(message, details={field: [message]})
     return address.lower()

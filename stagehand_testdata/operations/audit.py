@@ -1,20 +1,15 @@
 """Do the books balance, does every entry have its row, and does every marked row have its entry?
 
-`audit` is a pure read. Only `adopt` writes: it takes a marked row that has no entry into a run, so that the
-run's purge may remove it.
+`audit` is a pure read. What becomes of a marked row is for `adoption`.
 
 # Note [What a mark proves]
 Nothing. A mark is a reason for a person to look, never a reason to delete: a real row may carry the flag, and
-anybody may sign up under a name that begins with the prefix. So the audit reports, a person decides, and what
-was shown to that person must still be there when the entry is written.
+anybody may sign up under a name that begins with the prefix. So the audit reports, and a person decides.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import json
-import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -24,29 +19,18 @@ from typing import Any
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.db import DataError, IntegrityError, models, router, transaction
+from django.db import DataError, models, router
 from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, When
 from django.db.models.functions import Coalesce, Left, Lower, Now
 from django.db.models.lookups import Exact
 
 from .. import fingerprints
-from ..access import privileges
 from ..conf import settings
-from ..exceptions import (
-    ConfigurationError,
-    Conflict,
-    InvalidInput,
-    NotFound,
-    PrivilegedAccount,
-    TooOld,
-)
+from ..exceptions import ConfigurationError, NotFound
 from ..models import Key, TestEntity, TestEntityQuerySet, TestRun, key_column
 from ..registry import load_registry
 from . import runs
-from .entities import type_name_of, unownable
 from .purge.graph import Model, all_rows, concrete, is_derived
-
-logger = logging.getLogger(__name__)
 
 Tell = Callable[[str], None]
 
@@ -60,9 +44,8 @@ ROW_GONE, MODEL_MISSING, NOT_THE_ROW = "row_gone", "model_missing", "not_the_row
 
 #: How many keys of each finding are shown where nobody says.
 EXAMPLES = 20
-_LONGEST_SHOWN = 60
-_SECRET = re.compile(r"passw|secret|token|api_?key|otp|private", re.IGNORECASE)
-_UNREADABLE = (ValueError, TypeError, ValidationError, OverflowError, DataError)
+#: What a key raises that is not written as its model's keys are.
+UNREADABLE = (ValueError, TypeError, ValidationError, OverflowError, DataError)
 
 State = TestEntity.State
 #: Keys that the ledger and the host's table keep in the same form.
@@ -225,7 +208,7 @@ def audit(
     `deep` holds every standing entry against its row, which takes a look at each of them. `limit` is how many
     keys a finding shows. Raises NotFound where there is no such run.
     """
-    if test_id is not None and not _runs(test_id).exists():
+    if test_id is not None and not runs_named(test_id).exists():
         raise NotFound(f"There is no run {test_id!r}; 'manage.py testdata runs --closed' lists them.")
     look = _Look(test_id, limit, progress or (lambda _what: None))
     return Report(
@@ -274,7 +257,7 @@ class _Look:
         torn |= Q(**{f"{state}__in": (State.REMOVED, State.GONE)}) & ~Q(entities__tombstone=F("entities__id"))
         outside = Q(entities__tombstone=0, entities__origin=TestEntity.Origin.EXTERNAL)
         counted = (
-            _runs(self.test_id)
+            runs_named(self.test_id)
             .order_by()
             .values("pk", "test_id", "state")
             .annotate(
@@ -433,7 +416,7 @@ class _Look:
     # Runs
 
     def overdue(self) -> Overdue:
-        late = _runs(self.test_id).expired().annotate(now=Now()).order_by("expires_at", "pk")
+        late = runs_named(self.test_id).expired().annotate(now=Now()).order_by("expires_at", "pk")
         return Overdue(
             late.count(),
             tuple(
@@ -458,7 +441,7 @@ class _Look:
     def _labels(self, entries: TestEntityQuerySet) -> list[tuple[str, Model | None]]:
         """The models that the entries name, each with None where it is not installed."""
         names = entries.using(self.alias).order_by("model").values_list("model", flat=True).distinct()
-        return [(label, _installed(label)) for label in names]
+        return [(label, installed_model(label)) for label in names]
 
 
 def _problems(row: Mapping[str, Any]) -> Iterator[str]:
@@ -483,7 +466,7 @@ def _verdicts(
     for entry in entries:
         try:
             by_key.setdefault(entry.row_key(model), []).append(entry)
-        except _UNREADABLE:  # the model has had keys of another kind since
+        except UNREADABLE:  # the model has had keys of another kind since
             yield entry, ROW_GONE
     columns = {each.attname for each in fingerprints.columns(model)}
     rows = all_rows(model, alias).filter(pk__in=[key for key in by_key if key is not None])
@@ -497,12 +480,12 @@ def _verdicts(
                 yield entry, None if fingerprints.matches(entry.fingerprint, model, row) else NOT_THE_ROW
 
 
-def _runs(test_id: str | None) -> Any:
+def runs_named(test_id: str | None) -> Any:
     found = TestRun.objects.using(runs.ledger_alias())
     return found.all() if test_id is None else found.filter(test_id=test_id)
 
 
-def _installed(label: str) -> Model | None:
+def installed_model(label: str) -> Model | None:
     try:
         return concrete(apps.get_model(label))
     except (LookupError, ValueError):
@@ -556,7 +539,7 @@ def _begins_in_any_case(name: str, text: str) -> Q:
     return Q(**{f"{name}__istartswith": text}) & Q(Exact(Lower(Left(name, len(text))), text.lower()))
 
 
-def _marks_on(row: models.Model) -> list[str]:
+def marks_on(row: models.Model) -> list[str]:
     """The marks that this row carries, in words."""
     prefix = settings.TEST_ID_PREFIX
     found = []
@@ -573,172 +556,3 @@ def _marks_on(row: models.Model) -> list[str]:
 
 def _leak(model: Model, reason: str, count: int, keys: Sequence[Any]) -> Finding:
     return Finding(model._meta.label, reason, count, tuple((Key.of(model, key).text, "") for key in keys))
-
-
-# --- adopting --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A marked row without an entry, as it was shown to whoever decides."""
-
-    model: Model
-    identity: Key
-    marks: tuple[str, ...]
-    columns: Mapping[str, str]
-    fingerprint: fingerprints.Fingerprint
-
-    @property
-    def key(self) -> str:
-        return self.identity.text
-
-    @property
-    def name(self) -> str:
-        return f"{self.model._meta.label} {self.key}"
-
-
-def candidates(label: str, keys: Sequence[str]) -> list[Candidate]:
-    """The rows under these keys, each of which may be adopted; changes nothing.
-
-    Keys are written as the audit writes them. Raises InvalidInput, NotFound, Conflict, PrivilegedAccount.
-    """
-    model = _installed(label)
-    if model is None:
-        raise InvalidInput(f"No model is called {label!r}; write it as app.Model.")
-    reason = unownable(model)
-    if reason is not None:
-        raise InvalidInput(f"Rows of {model._meta.label} cannot be adopted: {reason}")
-    found = []
-    for key in dict.fromkeys(keys):
-        row = _row(model, key)
-        if row is None:
-            raise NotFound(f"There is no row of {model._meta.label} under the key {key!r}.")
-        found.append(_candidate(model, key, row))
-    return found
-
-
-def adopt(test_id: str, chosen: Sequence[Candidate]) -> list[TestEntity]:
-    """Enter these rows into the run, all or none; the run is opened if it never was.
-
-    Everything that was true when the rows were shown must be true still, under locks. Raises what
-    `candidates` raises, RunClosed, TooOld.
-    """
-    alias = runs.ledger_alias()
-    try:
-        with transaction.atomic(using=alias):
-            run = _held(test_id)
-            last: int = run.last_ordinal  # type: ignore[attr-defined]
-            rows = sorted(chosen, key=lambda each: each.name)
-            entries = [
-                _entry(run, last + number, _as_shown(each)) for number, each in enumerate(rows, start=1)
-            ]
-            TestEntity.objects.using(alias).bulk_create(entries)
-    except IntegrityError as error:
-        raise Conflict("Somebody else entered one of these rows meanwhile; nothing was adopted.") from error
-    logger.info(
-        "adopted into %s: %s", test_id, ", ".join(f"{each.model} {each.key_text!r}" for each in entries)
-    )
-    return entries
-
-
-def _held(test_id: str) -> TestRun:
-    """The run, locked against everybody. See Note [Why the run is locked]."""
-    owners = list(_runs(test_id).values_list("owner", flat=True)[:2])
-    if len(owners) > 1:
-        raise InvalidInput(f"Several owners have a run {test_id!r}; choose another, or a new name.")
-    prefix = settings.TEST_ID_PREFIX
-    if not owners and not (runs.TEST_ID.fullmatch(test_id) and test_id.startswith(prefix)):
-        raise InvalidInput(f"There is no run {test_id!r}, and a new one would have to begin with {prefix!r}.")
-    try:
-        return runs.hold(test_id, owners[0] if owners else "", exclusive=True)
-    except TooOld as error:
-        raise TooOld(f"The run {test_id} is past its end; choose another, or a new name.") from error
-
-
-def _as_shown(shown: Candidate) -> Candidate:
-    row = _row(shown.model, shown.key, lock=True)
-    if row is None:
-        raise Conflict(f"{shown.name} went away meanwhile; nothing was adopted.")
-    now = _candidate(shown.model, shown.key, row)
-    if now.fingerprint != shown.fingerprint:
-        raise Conflict(f"{shown.name} is not as it was shown; nothing was adopted. Look again.")
-    return now
-
-
-def _entry(run: TestRun, ordinal: int, candidate: Candidate) -> TestEntity:
-    model, key = candidate.model, candidate.identity
-    return TestEntity(
-        run=run,
-        ordinal=ordinal,
-        type=type_name_of(model),
-        origin=TestEntity.Origin.CAPTURED,
-        model=model._meta.label_lower,
-        database=runs.ledger_alias(),
-        key_text=key.text,
-        key_bigint=key.bigint,
-        key_uuid=key.uuid,
-        fingerprint=candidate.fingerprint,
-    )
-
-
-def _parsed(model: Model, key: str) -> Any:
-    """The key in Python, from the ledger's text; raises one of _UNREADABLE."""
-    pk: Any = model._meta.pk
-    if not isinstance(pk, models.CompositePrimaryKey):
-        return pk.to_python(key)
-    parts = json.loads(key)
-    if not isinstance(parts, list):
-        raise TypeError("a composite key is a list")
-    fields: tuple[Any, ...] = pk.fields
-    return tuple(field.to_python(part) for field, part in zip(fields, parts, strict=True))
-
-
-def _row(model: Model, key: str, *, lock: bool = False) -> models.Model | None:
-    """The row under exactly this key; a database that folds case gives others too."""
-    alias = runs.ledger_alias()
-    try:
-        wanted = _parsed(model, key)
-        rows = all_rows(model, alias).filter(pk=wanted)
-        with transaction.atomic(using=alias):
-            found = list(rows.select_for_update() if lock else rows)
-    except _UNREADABLE as error:
-        shape = " Write it as the audit does." if isinstance(error, TypeError | json.JSONDecodeError) else ""
-        raise InvalidInput(f"{key!r} is no key of {model._meta.label}.{shape}") from error
-    return next((row for row in found if row.pk == wanted), None)
-
-
-def _candidate(model: Model, key: str, row: models.Model) -> Candidate:
-    """The row as something to adopt; raises where it must not be."""
-    name = f"{model._meta.label} {key}"
-    entries = TestEntity.objects.using(runs.ledger_alias()).standing().for_keys(model, [row.pk])
-    entry = entries.select_related("run").first()
-    if entry is not None:
-        raise Conflict(f"{name} has an entry already, in the run {entry.run.test_id}.")
-    try:
-        privileges.refuse_privileged(row)
-    except PrivilegedAccount as error:
-        raise PrivilegedAccount(f"{name} is an account with staff or superuser rights: never.") from error
-    marks = _marks_on(row)
-    if not marks:
-        raise InvalidInput(f"{name} carries no mark: nothing says that it is a test row.")
-    taken = fingerprints.take(
-        model, {each.attname: getattr(row, each.attname) for each in fingerprints.columns(model)}
-    )
-    if not any(taken.values()):
-        raise InvalidInput(f"{name} holds nothing that tells it from another row under its key.")
-    return Candidate(model, Key.of(model, row.pk), tuple(marks), _shown(row), taken)
-
-
-def _shown(row: models.Model) -> dict[str, str]:
-    """The row's columns for a person's eyes: no secrets, nothing long, nothing that steers a terminal."""
-    return {
-        field.name: "(not shown)" if _SECRET.search(field.name) else _cut(field.value_from_object(row))
-        for field in row._meta.concrete_fields
-    }
-
-
-def _cut(value: Any) -> str:
-    if isinstance(value, bytes | memoryview):
-        return f"({len(value)} bytes)"
-    text = repr(value) if isinstance(value, str) else repr(str(value))[1:-1]
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…"

@@ -16,9 +16,9 @@ from django.db import Error as DatabaseFault
 from django.db.models import Exists
 from django.utils.duration import duration_string
 
-from .. import context
 from ..access import privileges
 from ..conf import settings
+from ..context import CurrentRun
 from ..databases import database
 from ..exceptions import (
     ConfigurationError,
@@ -32,6 +32,8 @@ from ..exceptions import (
 )
 from ..fingerprints import columns
 from ..isolation.capture import Recorder, WrittenFile, recording_inserts
+from ..isolation.hooks import until_commit
+from ..isolation.visibility import MARK, TestDataModel
 from ..logs import log_error
 from ..models import Key, TestEntity, TestRun, entries_of_outer_row
 from ..registry import EntityType, get_registry, resolve
@@ -221,7 +223,7 @@ def _perform_once(
     book.read(getattr(run, "held_addresses", None))
     runs.extend_session(run, max_age_minutes)
     call = Creation(run, book, attempt=collisions, compact=compact)
-    with context.use_run(context.CurrentRun(run.pk, run.test_id)), recording_inserts() as recorder:
+    with until_commit(CurrentRun(run.pk, run.test_id)), recording_inserts() as recorder:
         try:
             result = _guarded(work, call, data)
         finally:
@@ -422,6 +424,7 @@ def create_entities(
 
 def represent(type_name: str, instance: models.Model, run: TestRun) -> dict[str, Any]:
     """The generic answer for one row: `{id, type, testId, isTest, fields}`, with the host's own names."""
+    unshown = {"password", MARK} if isinstance(instance, TestDataModel) else {"password"}
     return {
         "id": Key.of(type(instance), instance.pk).text,
         "type": type_name,
@@ -430,7 +433,7 @@ def represent(type_name: str, instance: models.Model, run: TestRun) -> dict[str,
         "fields": {
             field.name: plain(field.value_from_object(instance))
             for field in instance._meta.concrete_fields
-            if field.name != "password"
+            if field.name not in unshown
         },
     }
 

@@ -4,6 +4,8 @@
 Nobody is handed work and nobody keeps a lease on it. A reaper lists what is due, and asks for one run after
 the other; a run that somebody holds is passed over, not waited for. The claim is the lock on the run's row,
 held for one batch: a reaper that dies lets go of it, and what it had not committed is there for the next.
+That it was tried is written down before, and what was tried comes after what was not: so a run that ends the
+process that purges it keeps no other waiting.
 Whether the run is still past its end is looked at under that lock, so a renewal that came first wins.
 """
 
@@ -14,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
 from ..exceptions import PurgeHalted
 from ..models import TestRun
+from .purge import failures
 from .purge.execute import Progress
 from .purge.purge import Outcome, due_runs, purge_run
 
@@ -91,7 +94,7 @@ def reap(
     batch_size: int | None = None,
     progress: Callable[[TestRun], Progress | None] | None = None,
 ) -> Reaped:
-    """Purge the runs that are past their end, the longest expired first, at most `limit` of them.
+    """Purge the runs that are past their end, at most `limit`; first those never tried, the longest expired.
 
     `among` narrows them down: `due_runs(expired=True, …)`. One run that fails keeps no other waiting: it is
     put off, and told. `stop` is asked between runs and between batches; a run that is left half-way is
@@ -101,7 +104,8 @@ def reap(
     due = expired.filter(Q(next_purge_at=None) | Q(next_purge_at__lte=Now()))
     put_off = expired.filter(next_purge_at__gt=Now()).values_list("test_id", "purge_error")
     round_ = _Round(stop, batch_size, progress, tuple(Told(*each) for each in put_off))
-    for pk in list(due.order_by("expires_at", "pk").values_list("pk", flat=True)):
+    tried_last = F("next_purge_at").asc(nulls_first=True)
+    for pk in list(due.order_by(tried_last, "expires_at", "pk").values_list("pk", flat=True)):
         if stop():
             round_.stopped = True
         if round_.stopped or round_.tried == limit:
@@ -138,6 +142,7 @@ class _Round:
         return len(self.outcomes) + len(self.failed) + len(self.halted)
 
     def take(self, run: TestRun) -> None:
+        failures.begun(run)
         try:
             outcome = purge_run(
                 run,

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.db import router, transaction
-from django.db.models import F, Max, OuterRef, QuerySet, Subquery
+from django.db.models import F, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Greatest, Least, Now
 
 from .. import seeding
@@ -207,13 +207,14 @@ def _locked(
     annotations: Mapping[str, Any] | None = None,
 ) -> TestRun | None:
     alias = ledger_alias()
-    entities = TestEntity.objects.filter(run=OuterRef("pk")).order_by().values("run")
+    # By the end of the index: a maximum would be found by reading all that the run ever made.
+    last = TestEntity.objects.filter(run=OuterRef("pk")).order_by("-ordinal").values("ordinal")[:1]
     rows = (
         TestRun.objects.filter(test_id=test_id, owner=owner)
         .order_by()
         .annotate(
             now=Now(),
-            last_ordinal=Coalesce(Subquery(entities.annotate(last=Max("ordinal")).values("last")), 0),
+            last_ordinal=Coalesce(Subquery(last), 0),
             **(annotations or {}),
         )
     )

@@ -39,6 +39,7 @@ ROUTES = [
     ("patch", "runs/{testId}"),
     ("delete", "runs/{testId}"),
     ("get", "runs/{testId}/entities"),
+    ("get", "runs/{testId}/messages"),
     ("get", "runs/{testId}/receipt"),
     ("get", "entity-types"),
     ("post", "entities/voucher"),

@@ -8,7 +8,7 @@ from celery.signals import worker_ready
 from django.conf import settings
 from kombu import Queue
 
-from stagehand_testdata.contrib.celery import beat_schedule
+from stagehand_testdata.contrib.celery import beat_schedule, carry_runs
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 # The test's own database, which its process made under another name.
@@ -32,7 +32,19 @@ if str(app.conf.broker_url).startswith("redis"):
 
 # As docs/reaper.md has it.
 app.autodiscover_tasks(["stagehand_testdata.contrib"], related_name="celery")
+carry_runs()
 app.conf.beat_schedule = {**app.conf.beat_schedule, **beat_schedule(every=1.0)}
+
+
+@app.task(name="who")
+def who(*, send_on: bool = False) -> str:
+    """In whose name this runs: here, or in a task that this one sends."""
+    from stagehand_testdata.context import current_run
+
+    if send_on:
+        return str(who.delay().id)
+    run = current_run()
+    return run.test_id if run else "nobody"
 
 
 @worker_ready.connect

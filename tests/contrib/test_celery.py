@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
+from stagehand_testdata.context import CurrentRun, use_run
 from stagehand_testdata.models import Receipt, TestEntity, TestRun
 from stagehand_testdata.operations import reaper
 from tests.host import models
@@ -133,14 +134,23 @@ class Host:
         schedule = self.folder / "schedule"
         return self.start("beat", "-l", "INFO", "--schedule", str(schedule), "--pidfile=")
 
-    def send(self) -> None:
+    def send(self, name: str = NAME, **arguments: object) -> str:
+        """The id under which the worker leaves the task's result."""
         from celery import Celery
 
         with Celery(broker=self.broker) as app:
             if self.broker.startswith("redis"):
                 app.conf.broker_transport_options = {"global_keyprefix": f"{self.queue}:"}
             queue = kombu.Queue(self.queue, queue_arguments={"x-expires": 300_000})
-            app.send_task(NAME, queue=queue)
+            return str(app.send_task(name, kwargs=arguments, queue=queue).id)
+
+    def result(self, task_id: str) -> object:
+        from celery import Celery
+
+        with Celery(backend=f"file://{self.folder}") as app:
+            found = app.AsyncResult(task_id)
+            self.wait_until(found.ready)
+            return found.get()
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
@@ -174,6 +184,21 @@ def host(request: pytest.FixtureRequest, transactional_db: None, tmp_path: Path)
         yield host
     finally:
         host.close()
+
+
+def test_a_task_is_worked_on_under_the_run_that_sent_it_while_that_is_open(host: Host) -> None:
+    contrib.carry_runs()
+    run, ended = make("stagehand_test_sender", expired_hours=None), make("stagehand_test_ended")
+    with use_run(CurrentRun(ended.pk, ended.test_id)):
+        too_late = host.send("who")
+    assert reaper.reap().success
+    with use_run(CurrentRun(run.pk, run.test_id)):
+        under, sender = host.send("who"), host.send("who", send_on=True)
+    ordinary = host.send("who")
+    host.worker()
+    assert host.result(under) == run.test_id
+    assert host.result(str(host.result(sender))) == run.test_id
+    assert host.result(too_late) == host.result(ordinary) == "nobody"
 
 
 def closed(run: TestRun) -> bool:

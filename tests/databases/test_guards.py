@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -189,6 +190,59 @@ class TestAPurge:
         real = factories.PersonFactory()
         with refused(), purging():
             sql(f"UPDATE host_person SET rowid = 4711 WHERE id = {real.pk}")
+
+
+class TestASetThatAPurgeRemoves:
+    """Its entries may be left for the purge to close; everything else goes on as ever."""
+
+    @staticmethod
+    @contextmanager
+    def of(*rows: Any) -> Iterator[None]:
+        entries = [TestEntity.objects.for_keys(type(row), [row.pk]).get() for row in rows]
+        ids = [entry.pk for entry in entries]
+        with purging(), database(ALIAS).removing_set(entries[0].model, min(ids), max(ids)):
+            yield
+
+    def test_is_closed_by_the_database_unless_that_is_left_to_the_purge(self, kind: Any) -> None:
+        ours = create(kind)
+        with self.of(ours):
+            remove_row(ours)
+            assert state_of(ours) == ("live" if database(ALIAS).leaves_sets_open else "removed")
+
+    def test_has_no_row_of_a_smaller_or_larger_number(self) -> None:
+        before, ours, after = (create(factories.PersonFactory) for _ in range(3))
+        with self.of(ours):
+            remove_row(before)
+            remove_row(after)
+        assert (state_of(before), state_of(ours), state_of(after)) == ("removed", "live", "removed")
+
+    def test_has_no_row_of_another_model(self) -> None:
+        first, other, last = (
+            create(each)
+            for each in (factories.PersonFactory, factories.VoucherFactory, factories.PersonFactory)
+        )
+        with self.of(first, last):
+            remove_row(other)
+        assert state_of(other) == "removed"
+
+    def test_has_no_row_of_another_run(self, kind: Any) -> None:
+        first, theirs, last = create(kind), create(kind, OTHER), create(kind)
+        with refused(), self.of(first, last):
+            remove_row(theirs)
+        assert state_of(theirs) == "live"
+
+    def test_has_no_real_row(self, kind: Any) -> None:
+        ours, real = create(kind), kind()
+        with refused(), self.of(ours):
+            remove_row(real)
+
+    def test_ends_with_its_block(self) -> None:
+        ours, again = create(factories.PersonFactory), create(factories.PersonFactory)
+        with purging():
+            with database(ALIAS).removing_set("host.person", 0, 10**9):
+                pass
+            remove_row(again)
+        assert (state_of(ours), state_of(again)) == ("live", "removed")
 
 
 @transactional_ddl

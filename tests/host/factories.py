@@ -163,3 +163,34 @@ class StallFactory(factory.django.DjangoModelFactory):
     hall = factory.SubFactory(HallFactory)
     number = factory.Sequence(lambda number: number + 1)
     plate = factory.Faker("company")
+
+
+class FlyerFactory(factory.django.DjangoModelFactory):
+    class Meta:
+        model = models.Flyer
+        django_get_or_create = ("title",)
+
+    title = factory.Sequence(lambda n: f"flyer {n}")
+    author = factory.SubFactory(AuthorFactory)
+
+
+class BillboardFactory(FlyerFactory):
+    class Meta:
+        model = models.Billboard
+
+
+class PosterFactory(factory.django.DjangoModelFactory):
+    class Meta:
+        model = models.Poster
+        django_get_or_create = ("title",)
+
+    title = factory.Sequence(lambda n: f"poster {n}")
+    author = factory.SubFactory(AuthorFactory)
+
+
+class TicketFactory(factory.django.DjangoModelFactory):
+    class Meta:
+        model = models.Ticket
+
+    code = factory.Sequence(lambda n: f"T{n}")
+    name = factory.Faker("name")

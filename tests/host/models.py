@@ -1,11 +1,14 @@
 """Models as hosts have them: every way to be keyed, to point and to mind one's own deletion."""
 
 import uuid
+from datetime import date
 
 from django.conf import settings
 from django.contrib.contenttypes.fields import GenericForeignKey
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
+
+from stagehand_testdata.isolation.visibility import HidesTestData, TestDataManager, TestDataModel
 
 
 class Country(models.Model):
@@ -137,3 +140,57 @@ class Stall(models.Model):
     hall = models.ForeignKey(Hall, on_delete=models.CASCADE)
     number = models.PositiveIntegerField()
     plate = models.CharField(max_length=100)
+
+
+class Sheet(models.Model):
+    title = models.CharField(max_length=50, unique=True)
+    printed = models.DateField(default=date(2030, 1, 1))
+    author = models.ForeignKey(Author, on_delete=models.CASCADE, related_name="%(class)ss")
+    labels = models.ManyToManyField(Label, blank=True, related_name="%(class)ss")
+
+    class Meta:
+        abstract = True
+
+
+class Flyer(TestDataModel, Sheet):
+    """Says itself whether it is a test row."""
+
+
+class Billboard(Flyer):
+    """Its parent's table says it."""
+
+    height = models.PositiveSmallIntegerField(default=1)
+
+    class Meta:
+        """Its own: the index is the parent's table's."""
+
+
+class PosterQuerySet(models.QuerySet):
+    def titled(self, title):
+        return self.filter(title=title)
+
+
+class Poster(Sheet):
+    """Whether it is a test row is the ledger's to say."""
+
+    objects = TestDataManager.from_queryset(PosterQuerySet)()
+
+
+class TicketManager(models.Manager):
+    def get_queryset(self):
+        return super().get_queryset().filter(used=False)
+
+    def named(self, name):
+        return self.filter(name=name)
+
+
+class HidingTicketManager(HidesTestData, TicketManager):
+    """A manager of the host's own, and ours in front of it."""
+
+
+class Ticket(models.Model):
+    code = models.CharField(max_length=20, primary_key=True)
+    name = models.CharField(max_length=50)
+    used = models.BooleanField(default=False)
+
+    objects = HidingTicketManager()

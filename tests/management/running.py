@@ -1,4 +1,4 @@
-"""A topic of `manage.py testdata`, run in this process."""
+"""Our management commands, run in this process."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from django.core.management import CommandError, call_command
 
 
 def run_testdata(*arguments: str) -> tuple[int, str]:
-    """(exit status, output) of the command."""
+    """(exit status, output) of a topic of `manage.py testdata`."""
+    return run_command("testdata", *arguments)
+
+
+def run_command(*arguments: str) -> tuple[int, str]:
+    """(exit status, output) of the command that comes first."""
     out = io.StringIO()
     try:
-        call_command("testdata", *arguments, stdout=out, stderr=out)
+        call_command(*arguments, stdout=out, stderr=out)
     except SystemExit as stopped:
         return int(stopped.code or 0), out.getvalue()
     except CommandError as error:

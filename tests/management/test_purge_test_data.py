@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
 import json
 import os
 import pty
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import CommandError, call_command
 from django.db import connection
 
 from stagehand_testdata.models import TestEntity, TestRun
@@ -25,19 +23,14 @@ from tests.conftest import Wire, host_counts
 from tests.host import models
 from tests.making import changed
 
+from .running import run_command
+
 pytestmark = pytest.mark.django_db
 
 
 def purge(*arguments: str) -> tuple[int, str]:
     """(exit status, output) of the command."""
-    out = io.StringIO()
-    try:
-        call_command("purge_test_data", *arguments, stdout=out, stderr=out)
-    except SystemExit as stopped:
-        return int(stopped.code or 0), out.getvalue()
-    except CommandError as error:
-        return error.returncode, f"{out.getvalue()}{error}"
-    return 0, out.getvalue()
+    return run_command("purge_test_data", *arguments)
 
 
 def expire(wire: Wire) -> None:

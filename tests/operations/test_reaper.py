@@ -63,13 +63,17 @@ def forget_the_pause(run: TestRun) -> None:
     TestRun.objects.filter(pk=run.pk).update(next_purge_at=Now() - dt.timedelta(seconds=1))
 
 
-def poisoned(monkeypatch: pytest.MonkeyPatch, *test_ids: str) -> None:
+class Killed(BaseException):
+    """What nobody can catch, as good as SIGKILL: the reaper writes nothing down any more."""
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, *test_ids: str, by: type[BaseException] = RuntimeError) -> None:
     """The purge of these runs raises: at its first look, as a model or a database could make it."""
     plain = purge.outline
 
     def outline(run: TestRun, *args: Any, **kwargs: Any) -> Any:
         if run.test_id in test_ids:
-            raise RuntimeError("poison\nin two lines")
+            raise by("poison\nin two lines")
         return plain(run, *args, **kwargs)
 
     monkeypatch.setattr(purge, "outline", outline)
@@ -150,6 +154,21 @@ class TestFailure:
         assert not reaped.success
         assert [told.test_id for told in reaped.failed] == [bad.test_id]
         assert fresh(good).state == "closed"
+
+    def test_that_ends_the_process_keeps_no_other_waiting_after_that(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bad, good = make("stagehand_test_bad", expired_hours=5), make("stagehand_test_good")
+        poisoned(monkeypatch, bad.test_id, by=Killed)
+        with pytest.raises(Killed):
+            reap()
+        assert fresh(good).state == "open"
+        with pytest.raises(Killed):
+            reap()
+        assert fresh(good).state == "closed"
+        monkeypatch.undo()
+        assert reap().success
+        assert fresh(bad).state == "closed"
 
     def test_puts_the_run_off_for_longer_each_time_up_to_an_hour(
         self, monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from ...operations.adoption import Candidate, adopt, candidates
 from ...operations.audit import (
     ADDRESS,
     EXAMPLES,
@@ -17,13 +18,10 @@ from ...operations.audit import (
     PREFIX,
     ROW_GONE,
     Books,
-    Candidate,
     Finding,
     Overdue,
     Report,
-    adopt,
     audit,
-    candidates,
 )
 from ..base import DONE, LEFT, TestDataCommand
 

@@ -31,6 +31,11 @@ _DOUBLINGS = 6
 ERROR_LENGTH = 300
 
 
+def begun(run: TestRun) -> None:
+    """A reaper is about to purge the run: where that ends the process, other runs come first after that."""
+    _write(run, Q(), next_purge_at=Now())
+
+
 def succeeded(run: TestRun) -> None:
     """Nothing of the run is left: what failed before is over."""
     marked = Q(purge_failures__gt=0) | Q(next_purge_at__isnull=False)

@@ -219,7 +219,7 @@ def _model_of_table(reference: Reference, aimed: models.Field[Any, Any]) -> Mode
 
 def database_refuses(pointer: Pointer) -> bool:
     """Whether the database itself, within the transaction, refuses to delete a row that this one holds."""
-    return database(ledger_alias()).can_surface_broken_references and pointer.place in _tables().refusing
+    return database(ledger_alias()).says_broken_references and pointer.place in _tables().refusing
 
 
 def look_at_tables() -> None:

@@ -14,6 +14,7 @@ from django.db import connections, models, transaction
 from django.db.models import Exists, Q
 from django.db.models.signals import post_delete, pre_delete
 
+from ...context import CurrentRun, use_run
 from ...databases import database
 from ...exceptions import TestDataError
 from ...isolation.capture import Recorder, recording_inserts
@@ -85,6 +86,8 @@ class OwnWay:
     def _watched(self) -> Iterator[tuple[set[int], Recorder]]:
         with (
             transaction.atomic(using=self.alias),
+            # A manager that hides test rows lets the model's own code see these.
+            use_run(CurrentRun(self.run.pk, self.run.test_id)),
             recording_inserts() as written,
             self._watching_deletes(written) as along,
         ):

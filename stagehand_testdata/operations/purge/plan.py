@@ -147,20 +147,30 @@ def standing(run: TestRun, entity_ids: Collection[int] | None = None) -> TestEnt
 def outline(run: TestRun, entity_ids: Collection[int] | None = None) -> Outline:
     """Count the run's standing entries (or those listed) by model, in the order of their removal."""
     selected = standing(run, entity_ids)
-    rows = selected.exclude(origin=TestEntity.Origin.EXTERNAL)
-    counts = dict(rows.order_by().values_list("model").annotate(count=Count("pk")))
+    # By model alone it is read from the index; only what may be outside is looked at more closely.
+    counts = dict(selected.order_by().values_list("model").annotate(count=Count("pk")))
+    outside = selected.filter(
+        origin=TestEntity.Origin.EXTERNAL,
+        model__in=[label for label in counts if label.startswith(TestEntity.EXTERNAL_PREFIX)],
+    )
+    externals = 0
+    for label, count in outside.order_by().values_list("model").annotate(count=Count("pk")):
+        counts[label] -= count
+        externals += count
+    counts = {label: count for label, count in counts.items() if count}
     installed, lost = installed_models(counts)
     groups = []
     for members in deletion_order(installed):
         labels = tuple(model._meta.label_lower for model in members)
         groups.append(Group(labels, holds_itself(members), sum(counts[label] for label in labels)))
+    rows = selected.exclude(origin=TestEntity.Origin.EXTERNAL)
     missing = rows.filter(model__in=lost) if lost else ()
     return Outline(
         run_id=run.pk,
         groups=tuple(groups),
         counts=counts,
         lost=tuple(Held.entry(entry, MODEL_MISSING) for entry in missing),
-        externals=selected.filter(origin=TestEntity.Origin.EXTERNAL).count(),
+        externals=externals,
     )
 
 
@@ -213,8 +223,10 @@ def ended(run: TestRun) -> tuple[Counter[str], Counter[str]]:
     alias = ledger_alias()
     entries = TestEntity.objects.using(alias).filter(run=run).exclude(tombstone=0).order_by()
     removed, gone = Counter[str](), Counter[str]()
-    for state, name, count in entries.values_list("state", "type").annotate(count=Count("pk")):
-        (removed if state == TestEntity.State.REMOVED else gone)[name] += count
+    by_us = Count("pk", filter=Q(state=TestEntity.State.REMOVED))
+    for name, count, ours in entries.values_list("type").annotate(count=Count("pk"), ours=by_us):
+        removed[name] += ours
+        gone[name] += count - ours
     for earlier in Receipt.objects.using(alias).filter(run=run).values_list("body", flat=True):
         removed.subtract(earlier["removed"])
         gone.subtract(earlier["alreadyGone"])

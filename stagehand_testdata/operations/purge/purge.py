@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 
 from ...conf import settings
 from ...exceptions import NotFound, PlanChanged, PurgeHalted
-from ...models import Receipt, TestEntity, TestRun
+from ...models import Message, Receipt, TestEntity, TestRun
 from .. import externals, runs
 from . import failures, limits
 from .execute import Busy, Progress, execute
@@ -257,6 +257,8 @@ def _finish(
             return Outcome(_receipt(run.test_id, TestRun.State.CLOSED, not_owned=not_owned))
         remaining = standing(run).count()
         if not remaining:
+            alias = runs.ledger_alias()
+            Message.objects.using(alias).filter(run=run).order_by()._raw_delete(alias)
             _update(run, state=TestRun.State.CLOSED, closed_at=Now())
             locked.state = TestRun.State.CLOSED
         return _write_receipt(run, locked.state, held, remaining, not_owned)

@@ -16,7 +16,7 @@ from django.db.models import Count, Max, Min, Q, QuerySet
 from django.db.models import Model as Row
 
 from ...databases import database
-from ...models import TestEntityQuerySet, TestRun, key_column
+from ...models import TestEntity, TestEntityQuerySet, TestRun, key_column
 from ..runs import ledger_alias
 from .graph import GenericPointer, Model, Pointer, all_rows, database_refuses, pointers_to, rows_of
 from .own_way import OwnWay, has_receivers
@@ -28,11 +28,12 @@ class NotProven(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """`count` standing entries of one model; the first has this id and was made at `oldest`."""
+    """`count` standing entries of one model, of these ids; the first of them was made at `oldest`."""
 
     model: Model
     entries: TestEntityQuerySet
     first: int
+    last: int
     count: int
     oldest: dt.datetime
 
@@ -41,15 +42,23 @@ class Chunk:
         return rows_of(self.model, self.entries, ledger_alias())
 
     def remove(
-        self, run: TestRun, held: Container[int], awake: Callable[[], AbstractContextManager[None]]
+        self,
+        run: TestRun,
+        held: Container[int],
+        awake: Callable[[], AbstractContextManager[None]],
+        *,
+        passing_by: bool,
     ) -> bool:
-        """Lock the rows, look for what holds them and delete them; False where any was passed by.
+        """Look for what holds the rows and delete them; False where any was passed by.
 
-        Raises NotProven where that is not all there is to it.
+        Raises NotProven where that is not all there is to it; and where somebody has locked a row that is not
+        to be passed by, an OperationalError that is a lock's timeout.
         """
         if not self.lead():
             return False
-        if has_receivers(self.model) or not all(map(_minds_itself, pointers_to(self.model))):
+        engine = database(ledger_alias())
+        at_once = engine.has_every_lock or all(map(_minds_itself, pointers_to(self.model)))
+        if has_receivers(self.model) or not at_once:
             if not self.claim():
                 raise NotProven
             self.refuse_holders()
@@ -58,14 +67,26 @@ class Chunk:
             return True
         # Whoever comes in between the look and the deletion is refused, or could as well come after it.
         self.refuse_holders()
-        with awake():
-            free = database(ledger_alias()).skipping_locked(self.rows).values("pk")
-            deleted = all_rows(self.model, ledger_alias()).filter(pk__in=free)._raw_delete(ledger_alias())
+        with awake(), engine.hardly_waiting():
+            deleted = self._delete_at_once(self._free_rows() if passing_by else self.rows)
         if deleted == self.count:
             self._see_closed()
         elif self.entries.count() != self.count - deleted:
             raise NotProven
         return deleted == self.count
+
+    def _free_rows(self) -> QuerySet[Row]:
+        free = database(ledger_alias()).skipping_locked(self.rows).values("pk")
+        return all_rows(self.model, ledger_alias()).filter(pk__in=free)
+
+    def _delete_at_once(self, rows: QuerySet[Row]) -> int:
+        """Delete by one statement, and close the entries if that is left to us; how many rows went."""
+        engine = database(ledger_alias())
+        with engine.removing_set(self.model._meta.label_lower, self.first, self.last):
+            deleted: int = rows._raw_delete(ledger_alias())
+        if engine.leaves_sets_open and deleted == self.count:
+            self.entries.close(TestEntity.State.REMOVED)
+        return deleted
 
     def _see_closed(self) -> None:
         """Raise NotProven unless the triggers were awake: they close every entry of a statement, or fail."""
@@ -99,7 +120,7 @@ class Chunk:
         if has_receivers(self.model):
             self._tell_and_delete(run, held)
         else:
-            self.rows._raw_delete(ledger_alias())
+            self._delete_at_once(self.rows)
         self._see_closed()
 
     def _tell_and_delete(self, run: TestRun, held: Container[int]) -> None:
@@ -122,14 +143,15 @@ def chunks(entries: TestEntityQuerySet, model: Model, size: int) -> Iterator[Chu
     """The standing entries, some at a time in the order in which they were made."""
     last = 0
     while True:
-        some = entries.filter(pk__gt=last).order_by("pk")[:size]
-        seen = some.aggregate(first=Min("pk"), last=Max("pk"), count=Count("pk"))
-        if not seen["count"]:
-            return
-        first, last = seen["first"], seen["last"]
+        some = entries.filter(pk__gt=last).order_by("pk")
         # An entry that got a later number than one made under the guards has its row from under them too:
         # to put them up, they waited for whoever had written to the table, and for all of his entries.
-        oldest = entries.filter(pk=first).values_list("created_at", flat=True).first()
-        if oldest is not None:
-            within = entries.filter(pk__gte=first, pk__lte=last)
-            yield Chunk(model, within, first, seen["count"], oldest)
+        oldest = some.values_list("created_at", flat=True).first()
+        seen = some[:size].aggregate(first=Min("pk"), last=Max("pk"), count=Count("pk"))
+        if not seen["count"] or oldest is None:
+            return
+        first, last = seen["first"], seen["last"]
+        within = entries.filter(pk__gte=first, pk__lte=last)
+        yield Chunk(model, within, first, last, seen["count"], oldest)
+        if seen["count"] < size:
+            return

@@ -14,11 +14,12 @@ from stagehand_testdata.operations import guards
 from stagehand_testdata.operations.purge import purge
 from stagehand_testdata.operations.purge.plan import make_plan
 from tests.conftest import Wire
-from tests.guarding import guards_up, transactional_ddl
+from tests.guarding import guards_up, sql, transactional_ddl
 from tests.host import models
 from tests.making import changed
 
 from .conftest import Run
+from .test_execute import REAL_HOLDERS
 
 
 @transactional_ddl
@@ -67,6 +68,47 @@ def test_no_row_of_a_derived_table_is_let_go_of_by_the_orm(new_wire: Callable[[]
     assert models.Review.objects.get().book_id == book.pk
     assert run.entry(book).reason == "refused_by_the_database"
     assert not outcome.success
+
+
+@pytest.mark.parametrize("kind", REAL_HOLDERS)
+@pytest.mark.parametrize("checked", [True, False], ids=["checked", "unchecked"])
+@pytest.mark.django_db(transaction=True)
+def test_a_real_row_holds_a_set_that_commits_by_itself(
+    new_wire: Callable[[], Wire], kind: str, checked: bool
+) -> None:
+    """There the database may be left to refuse; but SQLite does only where it is told to check."""
+    run = Run(new_wire().test_id)
+    if not checked and connection.vendor != "sqlite":
+        pytest.skip("SQLite's own")
+    with guards_up():
+        book, voucher = run.make("book"), run.make("voucher")
+        REAL_HOLDERS[kind](book)
+        with nullcontext() if checked else connection.constraint_checks_disabled():
+            assert not run.purge().success
+        assert run.entry(book).reason == "referenced"
+        assert run.entry(voucher).state == TestEntity.State.REMOVED
+        book.refresh_from_db()
+
+
+@transactional_ddl
+@pytest.mark.django_db(transaction=True)
+def test_half_a_key_of_two_columns_holds_a_row_too(new_wire: Callable[[], Wire]) -> None:
+    """The database itself does not refuse: for it a key of which one column is null points nowhere."""
+    run = Run(new_wire().test_id)
+    sql("CREATE UNIQUE INDEX pair ON host_voucher (code, note)")
+    sql(
+        "CREATE TABLE ticket (code varchar(50), note text,"
+        " FOREIGN KEY (code, note) REFERENCES host_voucher (code, note))"
+    )
+    try:
+        with guards_up():
+            voucher = run.make("voucher")
+            sql("INSERT INTO ticket (code, note) VALUES (%s, NULL)", [voucher.pk])
+            assert not run.purge().success
+            assert run.entry(voucher).blocked_by == {"table.ticket": 1}
+    finally:
+        sql("DROP TABLE ticket")
+        sql("DROP INDEX pair")
 
 
 def test_a_generic_pointer_holds_a_row_of_a_circle_too(run: Run) -> None:

@@ -1,0 +1,227 @@
+"""Requests of the product that carry a pass, and all the others."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from django.core import mail
+from django.core.cache import cache
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory, override_settings
+
+from stagehand_testdata.context import CurrentRun, current_run, use_run
+from stagehand_testdata.exceptions import OutboundRefused
+from stagehand_testdata.middleware import test_run_middleware
+from stagehand_testdata.models import Message, TestRun
+from stagehand_testdata.operations import passes, runs
+from tests.making import TEST_ID, changed, perform
+
+OTHER = "stagehand_test_other"
+
+
+def token_of(test_id: str) -> str:
+    perform(lambda call: call.create("voucher"), test_id=test_id)
+    return passes.issue(runs.find(test_id, "")).token
+
+
+def seen() -> str:
+    run = current_run()
+    return run.test_id if run else "nobody"
+
+
+def view(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(seen())
+
+
+async def async_view(request: HttpRequest) -> HttpResponse:
+    await asyncio.sleep(0)
+    return HttpResponse(f"{seen()} {await sync_to_async(seen)()}")
+
+
+def request(**headers: str) -> HttpRequest:
+    return RequestFactory().get("/", headers=headers)
+
+
+def answer(get_response: Callable[[HttpRequest], Any], **headers: str) -> Any:
+    return test_run_middleware(get_response)(request(**headers))
+
+
+@pytest.mark.django_db
+class TestARequest:
+    def test_with_a_pass_in_the_header_is_under_its_run(self) -> None:
+        response = answer(view, **{"X-Testdata-Pass": token_of(TEST_ID)})
+        assert response.content.decode() == response.headers["X-Testdata-Run"] == TEST_ID
+        assert current_run() is None
+
+    def test_with_a_pass_in_a_cookie_is_under_its_run(self) -> None:
+        response = answer(view, Cookie=f"theme=dark; testdata_pass={token_of(TEST_ID)}; other=1")
+        assert response.content.decode() == TEST_ID
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {},
+            {"X-Test-ID": TEST_ID},
+            {"X-Testdata-Pass": TEST_ID},
+            {"X-Testdata-Pass": ""},
+            {"Cookie": "testdata_pass"},
+            {"Cookie": f"testdata_pass={TEST_ID}"},
+            {"Cookie": "theme=testdata_pass"},
+        ],
+    )
+    def test_without_one_that_counts_is_an_ordinary_request(self, headers: dict[str, str]) -> None:
+        token_of(TEST_ID)
+        response = answer(view, **headers)
+        assert response.content == b"nobody"
+        assert dict(response.headers) == dict(view(request()).headers)
+
+    def test_that_fails_leaves_no_run_behind(self) -> None:
+        def broken(request: HttpRequest) -> HttpResponse:
+            raise RuntimeError(seen())
+
+        with pytest.raises(RuntimeError, match=TEST_ID):
+            answer(broken, **{"X-Testdata-Pass": token_of(TEST_ID)})
+        assert current_run() is None
+
+    def test_is_kept_by_no_cache_on_the_way(self) -> None:
+        def cached(request: HttpRequest) -> HttpResponse:
+            return HttpResponse(headers={"Cache-Control": "public, max-age=600"})
+
+        kept = answer(cached, **{"X-Testdata-Pass": token_of(TEST_ID)}).headers["Cache-Control"]
+        assert {"private", "no-store"} <= set(kept.split(", "))
+        assert "public" not in kept
+
+    @override_settings(EMAIL_BACKEND="stagehand_testdata.isolation.mail.TestDataEmailBackend")
+    @changed(EMAIL_BACKEND="django.core.mail.backends.locmem.EmailBackend")
+    def test_writes_to_its_inbox_and_to_nobody_else(self) -> None:
+        def writes(request: HttpRequest) -> HttpResponse:
+            return HttpResponse(mail.send_mail("Welcome", "Code 123456", None, [request.headers["X-To"]]))
+
+        token = token_of(TEST_ID)
+        answer(writes, **{"X-Testdata-Pass": token, "X-To": "anybody@example.com"})
+        assert [each.subject for each in Message.objects.filter(run__test_id=TEST_ID)] == ["Welcome"]
+        with pytest.raises(OutboundRefused):
+            answer(writes, **{"X-Testdata-Pass": token, "X-To": "somebody@shop.com"})
+        assert not mail.outbox
+        answer(writes, **{"X-To": "somebody@shop.com"})
+        assert len(mail.outbox) == 1
+
+    def test_streams_its_body_under_the_run_and_nothing_else(self) -> None:
+        def streaming(request: HttpRequest) -> StreamingHttpResponse:
+            return StreamingHttpResponse(seen() for _ in range(3))
+
+        parts = []
+        for part in answer(streaming, **{"X-Testdata-Pass": token_of(TEST_ID)}):
+            parts.append(part.decode())
+            assert current_run() is None
+        assert parts == [TEST_ID] * 3
+
+    def test_whose_stream_is_given_up_closes_it(self) -> None:
+        closed = []
+
+        def body() -> Iterator[str]:
+            try:
+                yield "first"
+                yield "second"
+            finally:
+                closed.append(True)
+
+        response = answer(
+            lambda request: StreamingHttpResponse(body()), **{"X-Testdata-Pass": token_of(TEST_ID)}
+        )
+        next(iter(response))
+        response.close()
+        assert closed
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAnAsyncRequest:
+    @staticmethod
+    async def answer(get_response: Callable[[HttpRequest], Any], **headers: str) -> Any:
+        middleware = test_run_middleware(get_response)
+        assert iscoroutinefunction(middleware)
+        return await middleware(AsyncRequestFactory().get("/", headers=headers))  # type: ignore[misc]
+
+    def test_with_a_pass_is_under_its_run_in_threads_too(self) -> None:
+        token = token_of(TEST_ID)
+        response = asyncio.run(self.answer(async_view, **{"X-Testdata-Pass": token}))
+        assert response.content.decode() == f"{TEST_ID} {TEST_ID}"
+
+    def test_without_one_is_an_ordinary_request(self) -> None:
+        assert asyncio.run(self.answer(async_view)).content == b"nobody nobody"
+
+    def test_streams_its_body_under_the_run(self) -> None:
+        async def body() -> AsyncIterator[str]:
+            for _ in range(2):
+                await asyncio.sleep(0)
+                yield seen()
+
+        async def streaming(request: HttpRequest) -> StreamingHttpResponse:
+            return StreamingHttpResponse(body())
+
+        async def parts(token: str) -> list[bytes]:
+            response = await self.answer(streaming, **{"X-Testdata-Pass": token})
+            return [part async for part in response]
+
+        assert asyncio.run(parts(token_of(TEST_ID))) == [TEST_ID.encode()] * 2
+
+    def test_among_64_others_sees_no_run_but_its_own(self) -> None:
+        tokens = {None: "", TEST_ID: token_of(TEST_ID), OTHER: token_of(OTHER)}
+
+        async def waits(request: HttpRequest) -> HttpResponse:
+            before = seen()
+            await asyncio.sleep(0.001)
+            return HttpResponse(f"{before} {seen()} {await sync_to_async(seen)()}")
+
+        async def all_of_them() -> list[Any]:
+            asked = [*tokens.items()] * 22
+            headers = [{"X-Testdata-Pass": token} if name else {} for name, token in asked]
+            answers = await asyncio.gather(*(self.answer(waits, **each) for each in headers))
+            return list(zip([name or "nobody" for name, _ in asked], answers, strict=True))
+
+        for name, response in asyncio.run(all_of_them()):
+            assert response.content.decode() == f"{name} {name} {name}"
+
+
+def test_threads_that_serve_in_turns_see_no_run_but_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    admitted = {"one": CurrentRun(1, "one"), "two": CurrentRun(2, "two")}
+    monkeypatch.setattr(passes, "admit", admitted.get)
+    together = threading.Barrier(4)
+
+    def waits(request: HttpRequest) -> HttpResponse:
+        before = seen()
+        together.wait(10)
+        return HttpResponse(f"{before} {seen()}")
+
+    def ask(token: str) -> tuple[str, str]:
+        headers = {"X-Testdata-Pass": token} if token else {}
+        return token or "nobody", answer(waits, **headers).content.decode()
+
+    with ThreadPoolExecutor(4) as pool:
+        for expected, found in pool.map(ask, ["one", "", "two", ""] * 16):
+            assert found == f"{expected} {expected}"
+
+
+@pytest.mark.django_db
+class TestTheHostProduct:
+    def test_answers_under_the_run_and_says_so(self) -> None:
+        token = token_of(TEST_ID)
+        assert Client(headers={"X-Testdata-Pass": token}).get("/").headers["X-Testdata-Run"] == TEST_ID
+        assert "X-Testdata-Run" not in Client().get("/").headers
+
+    def test_answers_under_asgi_too(self) -> None:
+        headers = {"X-Testdata-Pass": token_of(TEST_ID)}
+        response = async_to_sync(AsyncClient().get)("/", headers=headers)
+        assert response.headers["X-Testdata-Run"] == TEST_ID
+
+    def test_keeps_in_its_cache_nothing_of_a_run_for_others(self) -> None:
+        run = TestRun.objects.get(pk=passes.admit(token_of(TEST_ID)).pk)  # type: ignore[union-attr]
+        with use_run(CurrentRun(run.pk, run.test_id)):
+            cache.set("page", "the run's")
+        assert cache.get("page") is None
