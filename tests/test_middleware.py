@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.core import mail
 from django.core.cache import cache
+from django.db import connections
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory, override_settings
 
@@ -21,6 +22,8 @@ from stagehand_testdata.middleware import test_run_middleware
 from stagehand_testdata.models import Message, TestRun
 from stagehand_testdata.operations import passes, runs
 from tests.making import TEST_ID, changed, perform
+
+R = TypeVar("R")
 
 OTHER = "stagehand_test_other"
 
@@ -140,6 +143,18 @@ class TestARequest:
         assert closed
 
 
+def in_a_loop(work: Coroutine[Any, Any, R]) -> R:
+    """`asyncio.run`, without the connection of the thread in which asgiref lets database work be done."""
+
+    async def main() -> R:
+        try:
+            return await work
+        finally:
+            await sync_to_async(connections.close_all)()
+
+    return asyncio.run(main())
+
+
 @pytest.mark.django_db(transaction=True)
 class TestAnAsyncRequest:
     @staticmethod
@@ -150,11 +165,11 @@ class TestAnAsyncRequest:
 
     def test_with_a_pass_is_under_its_run_in_threads_too(self) -> None:
         token = token_of(TEST_ID)
-        response = asyncio.run(self.answer(async_view, **{"X-Testdata-Pass": token}))
+        response = in_a_loop(self.answer(async_view, **{"X-Testdata-Pass": token}))
         assert response.content.decode() == f"{TEST_ID} {TEST_ID}"
 
     def test_without_one_is_an_ordinary_request(self) -> None:
-        assert asyncio.run(self.answer(async_view)).content == b"nobody nobody"
+        assert in_a_loop(self.answer(async_view)).content == b"nobody nobody"
 
     def test_streams_its_body_under_the_run(self) -> None:
         async def body() -> AsyncIterator[str]:
@@ -169,7 +184,7 @@ class TestAnAsyncRequest:
             response = await self.answer(streaming, **{"X-Testdata-Pass": token})
             return [part async for part in response]
 
-        assert asyncio.run(parts(token_of(TEST_ID))) == [TEST_ID.encode()] * 2
+        assert in_a_loop(parts(token_of(TEST_ID))) == [TEST_ID.encode()] * 2
 
     def test_among_64_others_sees_no_run_but_its_own(self) -> None:
         tokens = {None: "", TEST_ID: token_of(TEST_ID), OTHER: token_of(OTHER)}
@@ -185,7 +200,7 @@ class TestAnAsyncRequest:
             answers = await asyncio.gather(*(self.answer(waits, **each) for each in headers))
             return list(zip([name or "nobody" for name, _ in asked], answers, strict=True))
 
-        for name, response in asyncio.run(all_of_them()):
+        for name, response in in_a_loop(all_of_them()):
             assert response.content.decode() == f"{name} {name} {name}"
 
 
