@@ -39,10 +39,9 @@ bench: .venv/.installed-test
 	$(BIN)/python -m benchmarks.middleware
 
 # The long runs want PostgreSQL: make soak DATABASE_URL=postgres:///stagehand
-bench-purge: .venv/.installed-test  ## a million rows against raw DELETEs, and what guards cost ordinary traffic
+bench-purge: .venv/.installed-test  ## a million rows against raw DELETEs
 	$(BIN)/python -m benchmarks.large_purge
 	$(BIN)/python -m benchmarks.large_purge --rows 100000 --receiver --ways raw ours
-	$(BIN)/python -m benchmarks.guards
 
 STEPS ?= 100000
 KILLS ?= 5000

@@ -16,6 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=40, help="alternating rounds of each task")
     parser.add_argument("--rows", type=int, default=2000, help="vouchers and chapters in a purge")
+    parser.add_argument("--bulk", type=int, default=100_000, help="rows that are made and deleted in bulk")
     options = parser.parse_args()
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     import django
@@ -24,7 +25,7 @@ def main() -> int:
     from django.db import connection
     from django.test.utils import setup_databases, teardown_databases
 
-    from . import creating, purging
+    from . import creating, guards, purging
 
     databases = setup_databases(verbosity=0, interactive=False)
     try:
@@ -35,6 +36,7 @@ def main() -> int:
             purging.tasks(options.rows),
             max(options.rounds // 8, 3),
         )
+        guards.measure(options.bulk, max(options.rounds // 8, 3))
     finally:
         teardown_databases(databases, verbosity=0)
     return 0

@@ -14,11 +14,11 @@ class StagehandTestdataConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks  # noqa: F401 - registers them
-        from .isolation.statements import tag_statements
+        from .isolation.statements import name_statements
 
         pre_migrate.connect(lift_guards, sender=self)
         post_migrate.connect(renew_guards, sender=self)
-        tag_statements()
+        name_statements()
 
 
 def lift_guards(using: str, plan: Any, **kwargs: Any) -> None:

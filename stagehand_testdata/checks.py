@@ -17,6 +17,7 @@ from django.core import checks
 from django.core.cache import caches
 from django.core.cache.backends.dummy import DummyCache
 from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Model
 from django.utils.module_loading import import_string
 
@@ -24,6 +25,7 @@ from .conf import NAME, Settings, raw, settings
 from .databases import database
 from .exceptions import ConfigurationError, DuplicateName
 from .isolation.mail import TestDataEmailBackend
+from .isolation.statements import FENCES
 from .isolation.visibility import HidesTestData, unhidable
 from .operations import guards
 from .operations.entities import settable_fields, unownable
@@ -41,10 +43,10 @@ _SENDING_NOTHING = {
 
 @register(Tags.compatibility)
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E005, W024, E025: the settings by themselves."""
+    """E001 to E005, W024, E025, E031, E032: the settings by themselves."""
     if not isinstance(getattr(django_settings, NAME, {}), dict):
         return [Error(f"{NAME} is not a dict.", hint=f"{NAME} = {{'ENABLED': …}}", id="stagehand.E001")]
-    return [*_unknown_or_mistyped(), *_gate(), *_labels(), *_mail()]
+    return [*_unknown_or_mistyped(), *_gate(), *_labels(), *_fence(), *_mail()]
 
 
 @register(Tags.caches)
@@ -138,7 +140,8 @@ def _guards(alias: str) -> Messages:
     installed = [each for each in found if each.recorded]
     if settings.ENABLED is not False and not installed:
         yield checks.Warning(
-            "No guards are installed in the database: the purge proves its rows by their fingerprints alone.",
+            "No guards are installed in the database: the purge proves its rows by their fingerprints alone,"
+            " and what the product itself writes under a pass is not captured.",
             hint="Type 'manage.py testdata guards install' once migrations are through; see docs/guards.md.",
             id="stagehand.W020",
         )
@@ -203,6 +206,41 @@ def _labels() -> Messages:
                 hint="Write 'app_label.ModelName'.",
                 id="stagehand.E005",
             )
+
+
+def _fence() -> Messages:
+    if settings.FENCE not in FENCES:
+        yield Error(
+            f"FENCE is {settings.FENCE!r}, and is taken for 'block'.",
+            hint=f"Write one of {', '.join(map(repr, FENCES))}.",
+            id="stagehand.E031",
+        )
+    for name, parts in (("LEFT_ALONE", (1, 2)), ("FENCE_EXEMPT", (2, 3))):
+        listed = getattr(settings, name)
+        for each in listed if isinstance(listed, list | tuple) else ():
+            if not _is_there(each, parts):
+                forms = {1: "'app_label'", 2: "'app_label.ModelName'", 3: "'app_label.ModelName.field'"}
+                yield Error(
+                    f"{name} names {each!r}, which is not there.",
+                    hint=f"Write {' or '.join(forms[count] for count in parts)}.",
+                    id="stagehand.E032",
+                )
+
+
+def _is_there(name: Any, parts: Sequence[int]) -> bool:
+    if not isinstance(name, str) or name.count(".") + 1 not in parts:
+        return False
+    app, *rest = name.split(".")
+    try:
+        config = apps.get_app_config(app)
+        if rest:
+            model = config.get_model(rest[0])
+            if rest[1:]:
+                model._meta.get_field(rest[1])
+    except (LookupError, FieldDoesNotExist):
+        # A default names what a host need not have installed.
+        return name in Settings.LEFT_ALONE.default
+    return True
 
 
 def _mail() -> Messages:

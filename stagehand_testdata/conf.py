@@ -54,6 +54,9 @@ class Settings:
     EMAIL_BACKEND = Setting("django.core.mail.backends.smtp.EmailBackend")
     ENTITY_TYPES = Setting[Mapping[str, Any]]({}, Mapping)
     REFERENCE_MODELS = Setting[Sequence[str]]((), list, tuple)
+    FENCE = Setting("block")
+    FENCE_EXEMPT = Setting[Sequence[str]]((), list, tuple)
+    LEFT_ALONE = Setting[Sequence[str]](("sessions",), list, tuple)
     #: Wagtail's search index is filled with raw SQL on PostgreSQL, and cleared with its pages.
     DERIVED_TABLES = Setting[Sequence[str]](("wagtailsearch_indexentry",), list, tuple)
     MAX_BODY_BYTES = Setting(1024 * 1024)

@@ -14,6 +14,10 @@ class CurrentRun:
 
     pk: int
     test_id: str
+    #: Whether the database enters what is written into the ledger: the product's own code is at work.
+    captured: bool = False
+    #: Whether a row that is not the run's may not be touched.
+    fenced: bool = False
 
 
 _current: ContextVar[CurrentRun | None] = ContextVar("stagehand_testdata_current_run", default=None)

@@ -22,6 +22,7 @@ Which HTTP status a code becomes is said in one place, `api/errors.py`.
     ├── TooOld                  test_too_old
     ├── Conflict                conflict
     │   ├── RunClosed           run_closed
+    │   ├── TestRunTouchedRealRow   real_row_touched
     │   ├── PurgeHalted         confirmation_needed
     │   └── PlanChanged         plan_changed
     ├── OutboundRefused         outbound_refused
@@ -150,6 +151,13 @@ class RunClosed(Conflict):
     """This test run is closed; open another one under a new test ID."""
 
     code = "run_closed"
+
+
+class TestRunTouchedRealRow(Conflict):
+    """A test run would have changed or deleted a row that is not its own; nothing was changed."""
+
+    __test__ = False
+    code = "real_row_touched"
 
 
 class PurgeHalted(Conflict):

@@ -99,6 +99,8 @@ def take(model: type[models.Model], values: Mapping[str, Any]) -> Fingerprint:
 
 def matches(fingerprint: Fingerprint, model: type[models.Model], values: Mapping[str, Any]) -> bool:
     """Whether the row that holds `values` now is still the row that `fingerprint` was taken of."""
+    if not fingerprint:
+        return False  # none was ever taken, as of a row that the database entered itself
     by_name = {field.attname: field for field in columns(model)}
 
     def holds(attname: str, accepted: list[str]) -> bool:

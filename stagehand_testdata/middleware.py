@@ -8,17 +8,21 @@ streamed is made under the run too, though the view has long returned. The produ
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
-from django.http import HttpRequest
+from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase, StreamingHttpResponse
 from django.utils.cache import patch_cache_control
 from django.utils.decorators import sync_and_async_middleware
 
-from .context import CurrentRun, use_run
+from .context import CurrentRun, current_run, use_run
+from .exceptions import OutboundRefused, RunClosed, TestRunTouchedRealRow
 from .operations import passes
+
+logger = logging.getLogger(__name__)
 
 #: What an answer that was made under a run says of it.
 RUN_HEADER = "X-Testdata-Run"
@@ -44,6 +48,7 @@ def test_run_middleware(get_response: GetResponse) -> GetResponse:
             return tagged(get_response, request)
         return get_response(request)
 
+    middleware.process_exception = _answer_refusal  # type: ignore[attr-defined]
     return markcoroutinefunction(middleware) if tagged is _tagged_async else middleware
 
 
@@ -66,6 +71,15 @@ async def _tagged_async(get_response: GetResponse, request: HttpRequest) -> Http
         return answer
     with use_run(run):
         return _seal(await get_response(request), run)
+
+
+def _answer_refusal(request: HttpRequest, error: Exception) -> HttpResponseBase | None:
+    """A test learns what it was not allowed to do, and not that the product is broken."""
+    if current_run() is None or not isinstance(error, OutboundRefused | RunClosed | TestRunTouchedRealRow):
+        return None
+    logger.warning("%s", error.message)
+    # The shape of every error of the API.
+    return JsonResponse({"error": error.message, "message": error.message, "code": error.code}, status=409)
 
 
 def _token(request: HttpRequest) -> str:

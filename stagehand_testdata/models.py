@@ -20,6 +20,9 @@ from .seeding import SEED_LIMIT
 
 Model = type[models.Model]
 
+#: The column of a `TestDataModel` that says whose test row it is.
+MARK = "test_run_id"
+
 
 class TestRunQuerySet(models.QuerySet["TestRun"]):
     __test__ = False
@@ -194,7 +197,11 @@ class TestEntity(models.Model):
 
     # The constraint on (run, ordinal) is the index that a foreign key wants.
     run = models.ForeignKey(TestRun, on_delete=models.PROTECT, related_name="entities", db_index=False)
-    ordinal = models.PositiveIntegerField(help_text="Its place in the run, from 1.")
+    ordinal = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Its place among what the run asked for, from 1; none where the product made it.",
+    )
     type = models.CharField(max_length=128)
     origin = models.CharField(max_length=12, choices=Origin.choices)
     state = models.CharField(max_length=12, choices=State.choices, default=State.LIVE)
@@ -235,7 +242,7 @@ class TestEntity(models.Model):
             StandingIndex(fields=["key_bigint", "model"], name="stagehand_entity_by_bigint"),
             StandingIndex(fields=["key_uuid", "model"], name="stagehand_entity_by_uuid"),
         ]
-        ordering = ["run", "ordinal"]
+        ordering = ["run", F("ordinal").asc(nulls_last=True), "pk"]
 
     def __str__(self) -> str:
         return f"{self.type} {self.key_text}"
@@ -299,6 +306,18 @@ class PurgeUnderWay(models.Model):
     model = models.CharField(max_length=128, db_default="")
     first = models.BigIntegerField(db_default=0)
     last = models.BigIntegerField(db_default=0)
+
+    def __str__(self) -> str:
+        return str(self.run_id)
+
+
+class StatementUnderWay(models.Model):
+    """A statement of a run tells the triggers of SQLite so: a row that is gone when the statement is done."""
+
+    run_id = models.BigIntegerField(primary_key=True)
+    captured = models.BooleanField(help_text="Whether what it inserts is the run's.")
+    fence = models.CharField(max_length=8, help_text="FENCE, as it was set.")
+    reported = models.TextField(db_default="", help_text="Tables of which it touched rows not the run's.")
 
     def __str__(self) -> str:
         return str(self.run_id)

@@ -64,9 +64,12 @@ ADOPTION = "operations/adoption.py"
 ENTITIES = "operations/entities.py"
 CAPTURE = "isolation/capture.py"
 VISIBILITY = "isolation/visibility.py"
+STATEMENTS = "isolation/statements.py"
+HOOKS = "isolation/hooks.py"
 POSTGRESQL = "databases/postgresql.py"
 BASE = "databases/base.py"
 MODELS = "models.py"
+FINGERPRINTS = "fingerprints.py"
 
 T_EXECUTE = "operations/purge/test_execute.py"
 T_HELD = f"{T_EXECUTE}::TestARealRowThatPointsAtATestRow"
@@ -89,6 +92,8 @@ T_DATABASE = "databases/test_guards.py"
 T_LOCKS = "databases/test_locks.py"
 T_CAPTURE = "isolation/test_capture.py"
 T_VISIBILITY = "isolation/test_visibility.py"
+T_STATEMENTS = "isolation/test_statements.py"
+T_FINGERPRINTS = "test_fingerprints.py"
 T_CLEANUP = "api/test_cleanup.py"
 
 
@@ -812,10 +817,9 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "entries are written after the rows have committed",
         ENTITIES,
-        "    TestEntity.objects.using(alias).bulk_create([*entries.values(), *outside])\n",
-        "    everything = [*entries.values(), *outside]\n"
-        "    write = TestEntity.objects.using(alias).bulk_create\n"
-        "    transaction.on_commit(lambda: write(everything), using=alias)\n",
+        "        ledger.bulk_create([*entries, *outside])\n",
+        "        everything = [*entries, *outside]\n"
+        "        transaction.on_commit(lambda: ledger.bulk_create(everything), using=self._alias)\n",
         (f"{T_ENTITIES}::TestAllOrNothing::test_a_failure_to_enter_takes_the_rows_back",),
     ),
     Bug(
@@ -828,8 +832,8 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "a real row that a factory found is given out",
         ENTITIES,
-        "            _refuse_found(run, entity_type, instance)\n",
-        "            pass\n",
+        "                _refuse_found(self._run, entity_type, instance)\n",
+        "                pass\n",
         (f"{T_ENTITIES}::TestTheLedger",),
     ),
     Bug(
@@ -927,11 +931,105 @@ BUGS: tuple[Bug, ...] = (
         "if not each]",
         (f"{T_FILES}::TestEntering",),
     ),
+    # --- what the product writes under a run ---
+    Bug(
+        "a statement of a run does not say so",
+        STATEMENTS,
+        "    if current_run() is None:\n        return execute(sql, params, many, context)\n",
+        "    if current_run() is not None:\n        return execute(sql, params, many, context)\n",
+        (T_STATEMENTS,),
+    ),
+    Bug(
+        "the database captures for a run that is closing",
+        POSTGRESQL,
+        "WHERE open.id = test AND open.state = 'open' FOR SHARE",
+        "WHERE open.id = test FOR SHARE",
+        (f"{T_STATEMENTS}::TestWhatTheProductWrites",),
+    ),
+    Bug(
+        "a run that is about to close does not wait for what is captured",
+        POSTGRESQL,
+        "AND open.state = 'open' FOR SHARE;",
+        "AND open.state = 'open';",
+        (f"{T_STATEMENTS}::TestTwoAtOnce",),
+    ),
+    Bug(
+        "raw SQL makes rows without their mark",
+        POSTGRESQL,
+        'marking=self._marking(table) if table.mark else "",',
+        'marking="",',
+        (f"{T_STATEMENTS}::TestAMarkedModel",),
+    ),
+    Bug(
+        "COPY is not captured",
+        STATEMENTS,
+        "            if current_run() is not None and hasattr(cursor, name):\n",
+        "            if current_run() is None and hasattr(cursor, name):\n",
+        (f"{T_STATEMENTS}::TestWhatTheProductWrites",),
+    ),
+    Bug(
+        "the fence lets a run delete real rows",
+        POSTGRESQL,
+        "IF run = '' AND (TG_OP IN ('DELETE', 'TRUNCATE') OR TG_ARGV[0] = 'fence') THEN",
+        "IF run = '' AND TG_ARGV[0] = 'fence' THEN",
+        (f"{T_STATEMENTS}::TestTheFence",),
+    ),
+    Bug(
+        "the fence lets a run change another run's rows",
+        POSTGRESQL,
+        "SELECT count(*) INTO asked WHERE {fenced}NOT EXISTS (\n"
+        "          SELECT 1 FROM {ledger} AS entry WHERE {entry_of_old} AND entry.run_id = test);\n",
+        "SELECT count(*) INTO asked WHERE {fenced}NOT EXISTS (\n"
+        "          SELECT 1 FROM {ledger} AS entry WHERE {entry_of_old});\n",
+        (f"{T_STATEMENTS}::TestTheFence",),
+    ),
+    Bug(
+        "the fence is open to operations",
+        ENTITIES,
+        "with until_commit(CurrentRun(run.pk, run.test_id, fenced=True))",
+        "with until_commit(CurrentRun(run.pk, run.test_id))",
+        (f"{T_STATEMENTS}::TestTheFence",),
+    ),
+    Bug(
+        "an operation may not change what it has just made",
+        ENTITIES,
+        "            recorder.enter = self.enter\n",
+        "            pass\n",
+        (f"{T_STATEMENTS}::TestTheFence",),
+    ),
+    Bug(
+        "what is rolled back counts as entered",
+        CAPTURE,
+        "        self.entered = min(self.entered, entered)\n",
+        "",
+        (f"{T_STATEMENTS}::TestTheFence",),
+    ),
+    Bug(
+        "what an operation leaves for the commit to do is not captured",
+        HOOKS,
+        "            with use_run(its):\n",
+        "            with use_run(run):\n",
+        (T_STATEMENTS,),
+    ),
+    Bug(
+        "what is captured counts among what the run asked for",
+        RUNS,
+        'numbered = TestEntity.objects.filter(run=OuterRef("pk"), ordinal__isnull=False)',
+        'numbered = TestEntity.objects.filter(run=OuterRef("pk"))',
+        (f"{T_STATEMENTS}::TestWhatTheProductWrites",),
+    ),
+    Bug(
+        "an entry without a fingerprint matches any row",
+        FINGERPRINTS,
+        "    if not fingerprint:\n        return False",
+        "    if not fingerprint:\n        return True",
+        (T_FINGERPRINTS, T_STATEMENTS),
+    ),
     # --- the audit ---
     Bug(
         "an audit counts the entries that are left as all that were made",
         AUDIT,
-        'created=Coalesce(Max("entities__ordinal"), 0),',
+        'created=Coalesce(Max("entities__ordinal"), 0) + Count("entities", filter=captured),',
         'created=Count("entities"),',
         (f"{T_AUDIT}::TestTheBooks::test_an_entry_that_was_deleted_shows",),
     ),
@@ -987,8 +1085,8 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "a row made in a run does not carry its mark",
-        CAPTURE,
-        "            mark(model, query.objs, run)\n",
+        VISIBILITY,
+        "            setattr(model_instance, self.attname, run.pk)\n",
         "            pass\n",
         (T_VISIBILITY,),
     ),

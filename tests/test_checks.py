@@ -130,6 +130,28 @@ def test_stagehand_E004_the_gates_path_leads_to_no_function(flag: str) -> None:
     assert settings_problems(ENABLED="tests.access.test_gate.answers") == []
 
 
+def test_stagehand_E031_a_fence_that_is_none() -> None:
+    assert ids(settings_problems(FENCE="blok")) == ["stagehand.E031"]
+    for fence in ("block", "report", "off"):
+        assert ids(settings_problems(FENCE=fence)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "right"),
+    [
+        ("LEFT_ALONE", ["host.Label.text", "nothing", "host.Nothing", 5], ["host", "host.Label", "sessions"]),
+        (
+            "FENCE_EXEMPT",
+            ["host", "host.Label.nothing", "host.Nothing", "nothing.Label"],
+            ["host.Label", "host.Label.text"],
+        ),
+    ],
+)
+def test_stagehand_E032_names_that_are_not_there(name: str, wrong: list[Any], right: list[str]) -> None:
+    assert ids(settings_problems(**{name: [*wrong, *right]})) == ["stagehand.E032"] * len(wrong)
+    assert ids(settings_problems(**{name: right})) == []
+
+
 @pytest.mark.parametrize("label", ["nowhere", "host.Missing", "nowhere.Model", "a.b.c", ""])
 def test_stagehand_E005_a_reference_model_that_is_not_installed(label: str) -> None:
     assert ids(settings_problems(REFERENCE_MODELS=["host.Country", label])) == ["stagehand.E005"]

@@ -287,3 +287,7 @@ class TestAgainstTheDatabase:
                 stored = model._base_manager.filter(pk=each.pk).values().get()
                 assert matches(take(model, held), model, stored)
             transaction.set_rollback(True)
+
+
+def test_where_none_was_taken_no_row_is_told_by_it() -> None:
+    assert not matches({}, Label, {"text": "any"})

@@ -15,9 +15,10 @@ from django.core.cache import cache
 from django.db import connections
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory, override_settings
+from django.urls import path
 
 from stagehand_testdata.context import CurrentRun, current_run, use_run
-from stagehand_testdata.exceptions import OutboundRefused
+from stagehand_testdata.exceptions import OutboundRefused, TestRunTouchedRealRow
 from stagehand_testdata.middleware import test_run_middleware
 from stagehand_testdata.models import Message, TestRun
 from stagehand_testdata.operations import passes, runs
@@ -240,3 +241,33 @@ class TestTheHostProduct:
         with use_run(CurrentRun(run.pk, run.test_id)):
             cache.set("page", "the run's")
         assert cache.get("page") is None
+
+
+REFUSALS = {"fence": TestRunTouchedRealRow, "mail": OutboundRefused, "bug": ZeroDivisionError}
+
+
+def refused(request: HttpRequest) -> HttpResponse:
+    raise REFUSALS[request.GET["by"]]
+
+
+urlpatterns = [path("refused", refused)]
+
+
+@pytest.mark.django_db
+@pytest.mark.urls(__name__)
+class TestWhatARunMayNotDo:
+    @pytest.mark.parametrize(("by", "code"), [("fence", "real_row_touched"), ("mail", "outbound_refused")])
+    def test_is_answered_with_its_code(self, by: str, code: str) -> None:
+        headers = {"X-Testdata-Pass": token_of(TEST_ID)}
+        for get in (Client().get, async_to_sync(AsyncClient().get)):
+            response: Any = get("/refused", {"by": by}, headers=headers)
+            assert (response.status_code, response.json()["code"]) == (409, code)
+            assert response.json()["error"] == response.json()["message"]
+            assert response.headers["X-Testdata-Run"] == TEST_ID
+
+    def test_is_the_products_own_affair_otherwise(self) -> None:
+        headers = {"X-Testdata-Pass": token_of(TEST_ID)}
+        with pytest.raises(ZeroDivisionError):
+            Client(headers=headers).get("/refused", {"by": "bug"})
+        with pytest.raises(TestRunTouchedRealRow):
+            Client().get("/refused", {"by": "fence"})

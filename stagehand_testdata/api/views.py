@@ -6,7 +6,7 @@ import time
 from typing import Any, ClassVar
 
 from django.db import transaction
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, F, Q, QuerySet
 from rest_framework.exceptions import ValidationError
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.pagination import PageNumberPagination
@@ -337,7 +337,8 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         }
         if any("\0" in text for text in wanted.values()):
             raise InvalidInput("The query holds a NUL character.")
-        page: Any = self.paginate_queryset(run.entities.filter(**wanted).order_by("ordinal"))  # type: ignore[arg-type]
+        found: Any = run.entities.filter(**wanted).order_by(F("ordinal").asc(nulls_last=True), "pk")
+        page: Any = self.paginate_queryset(found)
         return self.get_paginated_response(serializers.EntrySerializer(page, many=True).data)
 
     @openapi.describe(

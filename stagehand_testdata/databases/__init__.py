@@ -9,22 +9,17 @@ from .base import Database
 
 def database(alias: str) -> Database:
     """The strategy for the database behind `alias`."""
-    return strategy(connections[alias].vendor)(alias)
-
-
-def strategy(vendor: str) -> type[Database]:
-    """The strategy for databases of this kind, as Django calls it."""
-    match vendor:
+    match connections[alias].vendor:
         case "postgresql":
             from .postgresql import PostgreSQL
 
-            return PostgreSQL
+            return PostgreSQL(alias)
         case "mysql":
             from .mysql import MySQL
 
-            return MySQL
+            return MySQL(alias)
         case "sqlite":
             from .sqlite import SQLite
 
-            return SQLite
-    return Database
+            return SQLite(alias)
+    return Database(alias)

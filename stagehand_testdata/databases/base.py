@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
+from django.apps import apps
 from django.db import OperationalError, connections, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import Aggregate, CharField, Model, QuerySet
 from django.db.models.sql import Query
 from django.db.models.sql.compiler import SQLCompiler
 
+from .. import fingerprints
+from ..context import CurrentRun
+from ..models import MARK, Key, TestEntity
 from .guards import RECORDS, GuardedTable, HeldGuard, digest_of, literal
+
+logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Model)
 R = TypeVar("R")
@@ -27,6 +35,9 @@ class Database:
     #: Whether guards can be had here at all.
     can_guard: ClassVar[bool] = False
 
+    #: Whether guards enter the rows that a run's statement inserts, whoever wrote it.
+    can_capture: ClassVar[bool] = False
+
     #: Whether a guard sees every way in which a row can go, so that a standing entry made under it is by
     #: itself the proof that its row is the one that was made.
     closes_entries: ClassVar[bool] = False
@@ -39,9 +50,6 @@ class Database:
 
     #: Whether a trigger that names a table is in the way of Django's rebuilding that table.
     guards_hinder_rebuilds: ClassVar[bool] = False
-
-    #: Whether code within the database can read the text of the statement that it runs for.
-    reads_tags: ClassVar[bool] = False
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
@@ -86,10 +94,15 @@ class Database:
         """Lock the rows until the transaction ends, but for those that somebody else has; how many."""
         return len(self.skipping_locked(rows.values_list("pk")))
 
-    @staticmethod
-    def tagged(statement: Any, run_id: int) -> Any:
-        """The statement with the run before it. `statement` is what a cursor takes: text, bytes, composed."""
-        raise NotImplementedError
+    def send(
+        self, run: CurrentRun, fence: str, statement: Any, execute: Callable[[Any], Any], cursor: Any
+    ) -> Any:
+        """Execute the statement so that the database knows in whose name; `fence` is FENCE.
+
+        `statement` is what a cursor takes: text, bytes, composed; `cursor` is Django's. What the database
+        refuses because of the run it refuses with `databases.guards.FENCE` or `CAPTURE`.
+        """
+        return execute(statement)
 
     def prepare_for_many(self) -> None:
         """The rest of the transaction looks up thousands of rows by their index, and removes them.
@@ -127,6 +140,13 @@ class Database:
     def guard_sql(self, table: GuardedTable) -> list[str]:
         """The statements that put up, or renew, the guards of this table."""
         raise NotImplementedError
+
+    def _key_of(self, table: GuardedTable, row: str) -> str:
+        """The SQL for the key of `row` as the ledger has it."""
+        columns = [f"{row}.{self.connection.ops.quote_name(column)}" for column in table.pk]
+        if len(columns) == 1:
+            return columns[0]
+        return "'[\"' || " + " || '\", \"' || ".join(columns) + " || '\"]'"
 
     def unguard_sql(self, name: str) -> list[str]:
         """The statements that take down the guards of that name, as far as they are there."""
@@ -194,6 +214,37 @@ class Database:
         self, editor: BaseDatabaseSchemaEditor, model: type[Model], fields: tuple[str, ...]
     ) -> None:
         """Make these text columns compare byte by byte where the database would fold case."""
+
+
+def complete_entries(alias: str, run: CurrentRun, first: int) -> None:
+    """What a trigger could not do for the rows that it has entered, from this entry on.
+
+    It takes their fingerprints, for databases where a standing entry alone proves nothing, and sets the mark
+    of a `TestDataModel` that raw SQL does not know.
+    """
+    entries = TestEntity.objects.using(alias).filter(
+        pk__gte=first, run=run.pk, origin=TestEntity.Origin.CAPTURED
+    )
+    bare: dict[str, list[TestEntity]] = defaultdict(list)
+    for entry in entries.order_by("model").iterator():
+        if not entry.fingerprint:
+            bare[entry.model].append(entry)
+    for label, some in bare.items():
+        model: type[Model] = apps.get_model(label)
+        keys = {entry.key_text: entry for entry in some}
+        names = [each.attname for each in fingerprints.columns(model)]
+        made = [entry.row_key(model) for entry in some]
+        rows: QuerySet[Any] = QuerySet(model, using=alias).filter(pk__in=made)
+        if any(field.attname == MARK for field in model._meta.local_concrete_fields):
+            rows.filter(**{MARK: None}).update(**{MARK: run.pk})
+        for row in rows.values("pk", *names):
+            keys[Key.of(model, row["pk"]).text].fingerprint = fingerprints.take(model, row)
+        TestEntity.objects.using(alias).bulk_update(some, ["fingerprint"], batch_size=500)
+
+
+def tell_touched(run: CurrentRun | None, table: str) -> None:
+    """With FENCE = "report": the log is told, and the statement stands."""
+    logger.warning("%s touched a row of %s that is not its own", run.test_id if run else "a test run", table)
 
 
 class ShareLockQuery(Query):

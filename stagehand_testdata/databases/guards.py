@@ -7,13 +7,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..models import Guard, PurgeUnderWay, TestEntity
+from ..models import Guard, PurgeUnderWay, StatementUnderWay, TestEntity, TestRun
 
 #: Every function and trigger of ours begins with this, whatever the database.
 PREFIX = "stagehand_guard_"
 LEDGER = TestEntity._meta.db_table
 RECORDS = Guard._meta.db_table
+RUNS = TestRun._meta.db_table
 UNDER_WAY = PurgeUnderWay._meta.db_table
+STATEMENT = StatementUnderWay._meta.db_table
+
+#: What the database says where it refuses a statement of a run, whatever the database.
+FENCE = "stagehand fence: "
+CAPTURE = "stagehand capture: "
+RUN_HAS_ENDED = f"{CAPTURE}the test run has ended, and nothing more is made in its name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,12 @@ class GuardedTable:
     columns: tuple[str, ...]
     #: What may follow from the deletion of another row: a tree's own counts.
     exempt: tuple[str, ...] = ()
+    #: What a test run may change in rows that are not its own.
+    free: tuple[str, ...] = ()
+    #: What the ledger calls rows of this table that the product makes under a run.
+    type: str = ""
+    #: The column that says on the row itself whose test row it is; empty where there is none.
+    mark: str = ""
 
     @property
     def name(self) -> str:
@@ -39,6 +52,16 @@ class GuardedTable:
     @property
     def watched(self) -> tuple[str, ...]:
         return tuple(column for column in self.columns if column not in self.exempt)
+
+    @property
+    def fenced(self) -> tuple[str, ...]:
+        """The columns that a test run may change in its own rows alone."""
+        return tuple(column for column in self.watched if column not in self.free)
+
+    @property
+    def touched(self) -> str:
+        """What is said of a row that a test run would have touched."""
+        return f"{FENCE}a row of {self.table} that is not of the test run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +81,12 @@ def guard_name(table: str) -> str:
 
 def digest_of(texts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
+
+
+def with_dashes(uuid: str) -> str:
+    """The SQL for a uuid, kept as 32 digits, as Python writes it."""
+    parts = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
+    return " || '-' || ".join(f"substr({uuid}, {start}, {count})" for start, count in parts)
 
 
 def literal(text: str) -> str:

@@ -1,29 +1,49 @@
 """MariaDB and MySQL.
 
 # Note [Guards on MariaDB]
-A purge says whose rows it removes in a session variable. The promise is weaker than elsewhere: InnoDB's own
-cascades and TRUNCATE fire no trigger, so a standing entry alone does not prove that its row is still the one
-that was made, and the purge compares fingerprints as well.
+A purge says whose rows it removes in a session variable, a statement of a run whose it is in others. The
+promise is weaker than elsewhere: InnoDB's own cascades and TRUNCATE fire no trigger, so a standing entry
+alone does not prove that its row is still the one that was made, and the purge compares fingerprints as well.
 """
 
 # ruff: noqa: S608 - what is put into statements are names out of the models, never input
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from django.db import DatabaseError, OperationalError
+from django.db import DatabaseError, OperationalError, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import Model
 
-from .base import Database
-from .guards import LEDGER, PREFIX, RECORDS, GuardedTable, HeldGuard, digest_of, literal
+from ..context import CurrentRun
+from .base import Database, complete_entries, tell_touched
+from .guards import (
+    LEDGER,
+    PREFIX,
+    RECORDS,
+    RUN_HAS_ENDED,
+    RUNS,
+    GuardedTable,
+    HeldGuard,
+    digest_of,
+    literal,
+)
 
 _DEADLOCK, _LOCK_WAIT_TIMEOUT = 1213, 1205
 _VARIABLE = "@stagehand_purge"
-_TRIGGERS = ("delete", "update")
+#: A statement's run, whether what it inserts is that run's, FENCE, the first entry of what it inserted, and
+#: the tables of which it touched rows that are not the run's.
+_RUN, _CAPTURED, _FENCE = "@stagehand_run", "@stagehand_captured", "@stagehand_fence"
+_FIRST, _TOUCHED = "@stagehand_first", "@stagehand_touched"
+_WRITES = re.compile(
+    r"(?:\s|#[^\n]*\n|--[^\n]*\n|/\*.*?\*/)*(?:INSERT|REPLACE|UPDATE|DELETE|WITH|LOAD|CALL)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_TRIGGERS = ("delete", "update", "insert")
 _CLOSING = "tombstone = id, removed_at = CURRENT_TIMESTAMP(6), reason = '', blocked_by = '{}'"
 #: The longest message that a trigger can raise.
 _MESSAGE = 128
@@ -32,6 +52,7 @@ _MESSAGE = 128
 class MySQL(Database):
     share_suffix = "LOCK IN SHARE MODE"
     can_guard = True
+    can_capture = True
 
     def chose_a_victim(self, error: OperationalError) -> bool:
         return _number(error) == _DEADLOCK
@@ -49,6 +70,42 @@ class MySQL(Database):
             )
 
     # --- guards: see Note [Guards on MariaDB] ---
+
+    def send(
+        self, run: CurrentRun, fence: str, statement: Any, execute: Callable[[Any], Any], cursor: Any
+    ) -> Any:
+        if not (run.captured or run.fenced) or not _WRITES.match(_text(statement)):
+            return execute(statement)
+        with nullcontext() if self.connection.in_atomic_block else transaction.atomic(using=self.alias):
+            self._by_the_driver(
+                f"SET {_RUN} = %s, {_CAPTURED} = %s, {_FENCE} = %s, {_FIRST} = NULL, {_TOUCHED} = NULL",
+                [run.pk, run.captured or None, None if fence == "off" else fence],
+            )
+            try:
+                done = execute(statement)
+                first, touched = self._by_the_driver(f"SELECT {_FIRST}, {_TOUCHED}")
+            finally:
+                self._forget()
+            if first is not None:
+                complete_entries(self.alias, run, int(first))
+        for table in sorted(set(_text(touched or b"").split())):
+            tell_touched(run, table)
+        return done
+
+    def _forget(self) -> None:
+        """What it was told outlives the statement: a connection that cannot forget it is not used again."""
+        try:
+            self._by_the_driver(f"SET {_RUN} = NULL, {_CAPTURED} = NULL, {_FENCE} = NULL")
+        except DatabaseError:
+            with suppress(DatabaseError):
+                self.connection.close()
+
+    def _by_the_driver(self, statement: str, params: Sequence[Any] = ()) -> Any:
+        """The first row of the answer. Django lets nothing through where a transaction failed."""
+        self.connection.ensure_connection()
+        with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
+            cursor.execute(statement, params)
+            return cursor.fetchone()
 
     @contextmanager
     def purging(self, run_id: int) -> Iterator[None]:
@@ -80,13 +137,10 @@ class MySQL(Database):
                     self.connection.close()
 
     def _say(self, name: str, value: int | None) -> int | None:
-        """Returns the value before. By the driver: Django lets nothing through where a transaction failed."""
+        """Returns the value before."""
         variable = name if name.startswith("@") else f"@@session.{name}"
-        self.connection.ensure_connection()
-        with self.connection.wrap_database_errors, self.connection.connection.cursor() as cursor:
-            cursor.execute(f"SELECT {variable}")
-            [before] = cursor.fetchone()
-            cursor.execute(f"SET {variable} = {'NULL' if value is None else int(value)}")
+        [before] = self._by_the_driver(f"SELECT {variable}")
+        self._by_the_driver(f"SET {variable} = {'NULL' if value is None else int(value)}")
         return None if before is None else int(before)
 
     def is_lock_timeout(self, error: OperationalError) -> bool:
@@ -106,17 +160,29 @@ class MySQL(Database):
         entry = self._entry_of(table)
         same_key = " AND ".join(f"OLD.{column} <=> NEW.{column}" for column in map(quote, table.pk))
         # Byte by byte: a collation takes some changes for none.
-        same = " AND ".join(
-            f"BINARY OLD.{column} <=> BINARY NEW.{column}" for column in map(quote, table.watched)
+        same, unfenced = (
+            " AND ".join(f"BINARY OLD.{column} <=> BINARY NEW.{column}" for column in map(quote, columns))
+            for columns in (table.watched, table.fenced)
         )
         of_run = f"SELECT 1 FROM {LEDGER} WHERE {entry} AND run_id = {_VARIABLE}"
+        stranger = (
+            f"{_FENCE} IS NOT NULL AND {_VARIABLE} IS NULL"
+            f" AND NOT EXISTS (SELECT 1 FROM {LEDGER} WHERE {entry} AND run_id = {_RUN})"
+        )
+        touched = (
+            f"    IF {_FENCE} = 'block' THEN {_signal(table.touched)}; END IF;\n"
+            f"    SET {_TOUCHED} = CONCAT_WS(' ', {_TOUCHED}, {literal(table.table)});\n"
+        )
         return {
+            "insert": self._capture(table),
             "delete": "BEGIN\n"
+            f"  IF {stranger} THEN\n{touched}  END IF;\n"
             f"  UPDATE {LEDGER} SET state = IF({_VARIABLE} IS NULL, 'gone', 'removed'), {_CLOSING}\n"
             f"    WHERE {entry} AND ({_VARIABLE} IS NULL OR run_id = {_VARIABLE});\n"
             f"  IF {_VARIABLE} IS NOT NULL AND ROW_COUNT() <> 1 THEN\n"
             f"    {_refuse(table, 'deleted')};\n  END IF;\nEND",
             "update": "BEGIN\n"
+            f"  IF NOT ({unfenced or 'TRUE'}) AND {stranger} THEN\n{touched}  END IF;\n"
             f"  IF NOT ({same_key}) THEN\n"
             f"    IF {_VARIABLE} IS NOT NULL THEN {_refuse(table, 'given another key')}; END IF;\n"
             f"    UPDATE {LEDGER} SET state = 'gone', {_CLOSING} WHERE {entry};\n"
@@ -124,10 +190,29 @@ class MySQL(Database):
             f"    {_refuse(table, 'changed')};\n  END IF;\nEND",
         }
 
+    def _capture(self, table: GuardedTable) -> str:
+        columns = [f"NEW.{self.connection.ops.quote_name(column)}" for column in table.pk]
+        key = columns[0]
+        text = f"CAST({key} AS CHAR)" if len(columns) == 1 else _joined(columns)
+        if table.key == "key_uuid" and not self.connection.features.has_native_uuid_field:
+            text = f"INSERT(INSERT(INSERT(INSERT({key}, 9, 0, '-'), 14, 0, '-'), 19, 0, '-'), 24, 0, '-')"
+        typed = {"key_bigint": "NULL", "key_uuid": "NULL", table.key: key, "key_text": text}
+        keys = ", ".join(typed[name] for name in ("key_text", "key_bigint", "key_uuid"))
+        return (
+            f"BEGIN\n  IF {_CAPTURED} IS NOT NULL THEN\n"
+            f"    IF NOT EXISTS (SELECT 1 FROM {RUNS} WHERE id = {_RUN} AND state = 'open'"
+            f" LOCK IN SHARE MODE) THEN {_signal(RUN_HAS_ENDED)}; END IF;\n"
+            f"    INSERT INTO {LEDGER} (run_id, type, origin, state, reason, blocked_by, model, `database`,"
+            " key_text, key_bigint, key_uuid, fingerprint, reference, tombstone, created_at)"
+            f" VALUES ({_RUN}, {literal(table.type)}, 'captured', 'live', '', '{{}}', {literal(table.model)},"
+            f" {literal(self.alias)}, {keys}, '{{}}', '', 0, CURRENT_TIMESTAMP(6));\n"
+            f"    SET {_FIRST} = COALESCE({_FIRST}, LAST_INSERT_ID());\n  END IF;\nEND"
+        )
+
     def _entry_of(self, table: GuardedTable) -> str:
         columns = [f"OLD.{self.connection.ops.quote_name(column)}" for column in table.pk]
         if len(columns) > 1:
-            key = "CONCAT('[\"', " + ", '\", \"', ".join(columns) + ", '\"]')"
+            key = _joined(columns)
         elif table.key == "key_text":
             # The ledger's own comparison: byte by byte, and by its index.
             key = f"CONVERT({columns[0]} USING utf8mb4) COLLATE utf8mb4_bin"
@@ -172,10 +257,22 @@ class MySQL(Database):
         return ["DELIMITER //", *(f"{statement}//" for statement in statements), "DELIMITER ;"]
 
 
+def _joined(columns: list[str]) -> str:
+    """The key of several columns as the ledger writes it."""
+    return "CONCAT('[\"', " + ", '\", \"', ".join(columns) + ", '\"]')"
+
+
+def _text(statement: Any) -> str:
+    return statement.decode(errors="replace") if isinstance(statement, bytes) else str(statement)
+
+
 def _refuse(table: GuardedTable, what: str) -> str:
-    said = f"stagehand guard: a row that is not of the run would have been {what}: {table.table}"[:_MESSAGE]
+    return _signal(f"stagehand guard: a row that is not of the run would have been {what}: {table.table}")
+
+
+def _signal(said: str) -> str:
     # The number by which Django knows a broken reference.
-    return f"SIGNAL SQLSTATE '23000' SET MYSQL_ERRNO = 1451, MESSAGE_TEXT = {literal(said)}"
+    return f"SIGNAL SQLSTATE '23000' SET MYSQL_ERRNO = 1451, MESSAGE_TEXT = {literal(said[:_MESSAGE])}"
 
 
 def _number(error: OperationalError) -> int | None:

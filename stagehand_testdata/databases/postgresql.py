@@ -1,18 +1,24 @@
 """PostgreSQL.
 
 # Note [Guards on PostgreSQL]
-A table has one function and four triggers that call it. The delete trigger looks at all rows of a statement
+A table has one function and six triggers that call it. The delete trigger looks at all rows of a statement
 at once, and fires for the rows that a foreign key's cascade takes along. All are ENABLE ALWAYS, so that
 `session_replication_role = replica` does not pass them by. The function runs with its owner's rights: whoever
 deletes rows of a guarded table needs none on the ledger. Hash and merge joins are off within it, because its
 plan is kept: one made for a bulk delete would read the whole ledger at each single delete after it.
+
+# Note [How a trigger knows the run]
+From a comment at the start of the statement, by `current_query()`. A setting of the session would stay on for
+whoever gets the connection next, from Django or from a pooler; one of the transaction does nothing in
+autocommit, and is taken back with a savepoint. A comment begins and ends with its statement. It counts at the
+start alone: further on it could be anybody's text. Without it no trigger of these does more than look for it.
 """
 
 # ruff: noqa: S608 - what is put into statements are names out of the models, never input
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
@@ -21,14 +27,27 @@ from django.db import DatabaseError, OperationalError
 from django.db.backends.postgresql.psycopg_any import sql
 from django.db.models import Model, QuerySet
 
+from ..context import CurrentRun
 from .base import Database
-from .guards import LEDGER, PREFIX, RECORDS, GuardedTable, HeldGuard, literal
+from .guards import (
+    LEDGER,
+    PREFIX,
+    RECORDS,
+    RUN_HAS_ENDED,
+    RUNS,
+    GuardedTable,
+    HeldGuard,
+    literal,
+)
 
 _DEADLOCK, _SERIALIZATION, _LOCK_NOT_AVAILABLE = "40P01", "40001", "55P03"
 _SETTING = "stagehand.purge"
-#: What a statement that is sent under a run begins with.
-RUN_TAG = "/*stagehand run={}*/ "
-_TRIGGERS = ("delete", "update", "key", "truncate")
+#: What a statement that is sent under a run begins with, by what is done about its rows.
+_CAPTURED, _FENCED, _PLAIN = "/*stagehand:capture", "/*stagehand:enter", "/*stagehand"
+#: Where that says which run it is, for a function that is told by whom it is called.
+RUN_OF_STATEMENT = r"substring(current_query() from '^/\*stagehand(?::\w+)? run=(\d+)[ *]')::bigint"
+_FENCE_OF_STATEMENT = r"substring(current_query() from '^/\*stagehand:\w+ run=\d+ fence=(\w+)')"
+_TRIGGERS = ("delete", "fence", "insert", "update", "key", "truncate")
 
 _FUNCTION = """\
 CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -39,8 +58,42 @@ DECLARE
   run text := coalesce(current_setting('{setting}', true), '');
   closed bigint;
   asked bigint;
+  test bigint;
+  fence text;
 BEGIN
-  IF TG_OP = 'DELETE' THEN
+  IF run = '' AND (TG_OP IN ('DELETE', 'TRUNCATE') OR TG_ARGV[0] = 'fence') THEN
+    fence := coalesce({fence_of_statement}, 'off');
+    IF fence <> 'off' THEN
+      test := {run_of_statement};
+      IF TG_OP = 'DELETE' THEN
+        SELECT count(*) INTO asked FROM gone AS row_ WHERE NOT EXISTS (
+          SELECT 1 FROM {ledger} AS entry WHERE {entry_of_row} AND entry.run_id = test);
+      ELSIF TG_OP = 'TRUNCATE' THEN
+        asked := 1;
+      ELSE
+        SELECT count(*) INTO asked WHERE {fenced}NOT EXISTS (
+          SELECT 1 FROM {ledger} AS entry WHERE {entry_of_old} AND entry.run_id = test);
+      END IF;
+      IF asked > 0 AND fence = 'block' THEN
+        RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {touched};
+      ELSIF asked > 0 THEN
+        RAISE WARNING USING MESSAGE = {touched}, TABLE = {table_literal};
+      END IF;
+    END IF;
+  END IF;
+  IF TG_OP = 'INSERT' THEN
+    test := {run_of_statement};
+    PERFORM 1 FROM {runs} AS open WHERE open.id = test AND open.state = 'open' FOR SHARE;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {run_has_ended};
+    END IF;
+    INSERT INTO {ledger} (run_id, type, origin, state, reason, blocked_by, model, database, key_text,
+        key_bigint, key_uuid, fingerprint, reference, tombstone, created_at)
+      SELECT test, {type}, 'captured', 'live', '', '{{}}', {model}, {alias}, {key_text},
+        {key_bigint}, {key_uuid}, '{{}}', '', 0, statement_timestamp() FROM made AS row_;{marking}
+  ELSIF TG_ARGV[0] = 'fence' THEN
+    NULL;
+  ELSIF TG_OP = 'DELETE' THEN
     IF run <> '' THEN
       UPDATE {ledger} AS entry SET state = 'removed', {closing}
         FROM gone AS row_ WHERE {entry_of_row} AND entry.run_id = run::bigint;
@@ -97,12 +150,21 @@ class PostgreSQL(Database):
     share_suffix = "FOR SHARE OF {table}"
     can_guard = True
     closes_entries = True
-    reads_tags = True
+    can_capture = True
     says_broken_references = True
 
+    # See Note [How a trigger knows the run].
+    def send(
+        self, run: CurrentRun, fence: str, statement: Any, execute: Callable[[Any], Any], cursor: Any
+    ) -> Any:
+        if run.captured or run.fenced:
+            tag = f"{_CAPTURED if run.captured else _FENCED} run={run.pk} fence={fence}*/ "
+        else:
+            tag = f"{_PLAIN} run={run.pk}*/ "
+        return execute(self._tagged(tag, statement))
+
     @staticmethod
-    def tagged(statement: Any, run_id: int) -> Any:
-        tag = RUN_TAG.format(run_id)
+    def _tagged(tag: str, statement: Any) -> Any:
         if isinstance(statement, str):
             return tag + statement
         if isinstance(statement, bytes):
@@ -184,6 +246,11 @@ class PostgreSQL(Database):
             f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in map(self._quote, table.pk)
         )
         triggers = {
+            # Before the one that closes entries: PostgreSQL wakes them by their names.
+            "fence": "AFTER UPDATE ON {on} FOR EACH ROW"
+            f" WHEN (current_query() ^@ '{_PLAIN}:' AND OLD *<> NEW) {{call}}('fence')",
+            "insert": "AFTER INSERT ON {on} REFERENCING NEW TABLE AS made FOR EACH STATEMENT"
+            f" WHEN (current_query() ^@ '{_CAPTURED} ') {{call}}()",
             "delete": "AFTER DELETE ON {on} REFERENCING OLD TABLE AS gone FOR EACH STATEMENT {call}()",
             # The binary image of the row: some types (json) know no equality.
             "update": f"AFTER UPDATE ON {{on}} FOR EACH ROW WHEN ({when_awake} AND OLD *<> NEW) {{call}}()",
@@ -199,30 +266,44 @@ class PostgreSQL(Database):
         return statements
 
     def _function_sql(self, table: GuardedTable) -> str:
-        without = ", ".join(map(literal, table.exempt))
-        changed = (
-            f"(to_jsonb(OLD) - ARRAY[{without}]) IS DISTINCT FROM (to_jsonb(NEW) - ARRAY[{without}]) AND "
-            if table.exempt
-            else ""
-        )
         return _FUNCTION.format(
             function=self._function(table.name),
             setting=_SETTING,
             ledger=self._qualified(LEDGER),
             closing=_CLOSING,
+            runs=self._qualified(RUNS),
+            run_of_statement=RUN_OF_STATEMENT,
+            fence_of_statement=_FENCE_OF_STATEMENT,
+            touched=literal(table.touched),
+            run_has_ended=literal(RUN_HAS_ENDED),
+            type=literal(table.type),
+            alias=literal(self.alias),
+            key_text=f"{self._key_of(table, 'row_')}::text",
+            key_bigint=f"{self._key_of(table, 'row_')}" if table.key == "key_bigint" else "NULL::bigint",
+            key_uuid=f"{self._key_of(table, 'row_')}" if table.key == "key_uuid" else "NULL::uuid",
+            marking=self._marking(table) if table.mark else "",
+            fenced=_changed(*table.exempt, *table.free),
             entry_of_row=self._entry_of(table, "row_"),
             entry_of_old=self._entry_of(table, "OLD"),
             model=literal(table.model),
             table_literal=literal(table.table),
             row_s_of_table=literal(f" rows of {table.table}"),
-            changed=changed,
+            changed=_changed(*table.exempt),
+        )
+
+    def _marking(self, table: GuardedTable) -> str:
+        """Raw SQL does not know the column; the ORM has filled it in."""
+        mark = self._quote(table.mark)
+        same = " AND ".join(f"t.{column} = row_.{column}" for column in map(self._quote, table.pk))
+        return (
+            f"\n    IF EXISTS (SELECT 1 FROM made AS row_ WHERE row_.{mark} IS NULL) THEN"
+            f"\n      UPDATE {self._qualified(table.table)} AS t SET {mark} = test FROM made AS row_"
+            f"\n        WHERE {same} AND row_.{mark} IS NULL;"
+            "\n    END IF;"
         )
 
     def _entry_of(self, table: GuardedTable, row: str) -> str:
-        columns = [f"{row}.{self._quote(column)}" for column in table.pk]
-        key = (
-            columns[0] if len(columns) == 1 else "'[\"' || " + " || '\", \"' || ".join(columns) + " || '\"]'"
-        )
+        key = self._key_of(table, row)
         return f"entry.model = {literal(table.model)} AND entry.{table.key} = {key} AND entry.tombstone = 0"
 
     def unguard_sql(self, name: str) -> list[str]:
@@ -273,6 +354,14 @@ class PostgreSQL(Database):
             )
             row: Any = cursor.fetchone()
         return str(row[0]) if row else "public"
+
+
+def _changed(*without: str) -> str:
+    """What must hold for an update to have changed more than these columns."""
+    if not without:
+        return ""
+    names = ", ".join(map(literal, without))
+    return f"(to_jsonb(OLD) - ARRAY[{names}]) IS DISTINCT FROM (to_jsonb(NEW) - ARRAY[{names}]) AND "
 
 
 def _state(error: OperationalError) -> str | None:

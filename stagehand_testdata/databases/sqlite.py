@@ -9,27 +9,52 @@ can only mean that the old one has gone.
 To close an entry from within a trigger costs more than to delete its row. Of a set that the purge removes by
 one statement it closes the entries itself, by another: the triggers are told which set that is, and only see
 to it that each row is one of it.
+
+A statement of a run says so in the same way, in another table, and for itself alone. A replacement makes the
+row anew whose place it takes: it fires no trigger for that one, so under a run it is refused.
 """
 
 # ruff: noqa: S608 - what is put into statements are names out of the models, never input
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import islice
 from typing import Any, TypeVar
 
-from django.db import DatabaseError, OperationalError
+from django.db import DatabaseError, IntegrityError, OperationalError, transaction
 from django.db.models import Model, QuerySet
 
-from .base import Database
-from .guards import LEDGER, PREFIX, RECORDS, UNDER_WAY, GuardedTable, HeldGuard, digest_of, literal
+from ..context import CurrentRun
+from .base import Database, tell_touched
+from .guards import (
+    FENCE,
+    LEDGER,
+    PREFIX,
+    RECORDS,
+    RUN_HAS_ENDED,
+    RUNS,
+    STATEMENT,
+    UNDER_WAY,
+    GuardedTable,
+    HeldGuard,
+    digest_of,
+    literal,
+    with_dashes,
+)
 
 M = TypeVar("M", bound=Model)
 
 _ENABLE_TRIGGER = 1003  # SQLITE_DBCONFIG_ENABLE_TRIGGER, which older Pythons do not name
 
-_TRIGGERS = ("delete", "update", "key", "insert")
+_TRIGGERS = ("delete", "update", "key", "insert", "crossing", "removing")
+#: What writes, and what makes rows anew that are there already.
+_WRITES = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:INSERT|REPLACE|UPDATE|DELETE|WITH)\b", re.IGNORECASE | re.DOTALL
+)
+_REPLACES = re.compile(r"\b(?:INSERT\s+OR\s+)?REPLACE\s+INTO\b|\bINSERT\s+OR\s+REPLACE\b", re.IGNORECASE)
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 _CLOSING = f"tombstone = id, removed_at = {_NOW}, reason = '', blocked_by = '{{}}'"
 _AWAKE = f"EXISTS (SELECT 1 FROM {UNDER_WAY})"
@@ -40,6 +65,7 @@ class SQLite(Database):
     """One writer at a time holds the whole file: whoever writes first has every lock there is."""
 
     can_guard = True
+    can_capture = True
     closes_entries = True
     has_every_lock = True
     leaves_sets_open = True
@@ -76,6 +102,39 @@ class SQLite(Database):
 
     # --- guards: see Note [Guards on SQLite] ---
 
+    def send(
+        self, run: CurrentRun, fence: str, statement: Any, execute: Callable[[Any], Any], cursor: Any
+    ) -> Any:
+        writes = isinstance(statement, str) and _WRITES.match(statement)
+        if not (writes and (run.captured or run.fenced)):
+            return execute(statement)
+        replaces = bool(_REPLACES.search(statement))
+        if replaces and fence == "block":
+            raise IntegrityError(f"{FENCE}a row that REPLACE makes anew")
+        within = self.connection.in_atomic_block
+        with nullcontext() if within else transaction.atomic(using=self.alias, savepoint=False):
+            say = [run.pk, run.captured and not replaces, fence]
+            self._by_the_driver(f"INSERT INTO {STATEMENT} (run_id, captured, fence) VALUES (?, ?, ?)", say)
+            try:
+                done = execute(statement)
+                if not within and cursor.description:
+                    # A statement whose rows have not all been read is in the way of the commit.
+                    cursor.cursor = _ReadAhead(cursor.cursor)
+                [reported] = self._by_the_driver(f"SELECT reported FROM {STATEMENT}")
+            finally:
+                self._by_the_driver(f"DELETE FROM {STATEMENT}")
+        if reported:
+            for table in sorted(set(reported.split())):
+                tell_touched(run, table)
+        return done
+
+    def _by_the_driver(self, statement: str, params: Sequence[Any] = ()) -> Any:
+        """The first row of the answer. Whoever watches the connection need not see it."""
+        self.connection.ensure_connection()
+        driver: Any = self.connection.connection
+        with self.connection.wrap_database_errors:
+            return driver.execute(statement, params).fetchone()
+
     @contextmanager
     def purging(self, run_id: int) -> Iterator[None]:
         self._require_transaction()
@@ -100,14 +159,11 @@ class SQLite(Database):
         self._say_under_way(before)
 
     def _say_under_way(self, run_id: int | None) -> int | None:
-        """Returns what was said before. By the driver: whoever watches the connection need not see it."""
-        self.connection.ensure_connection()
-        driver: Any = self.connection.connection
-        with self.connection.wrap_database_errors:
-            before = driver.execute(f"SELECT run_id FROM {UNDER_WAY}").fetchone()
-            driver.execute(f"DELETE FROM {UNDER_WAY}")
-            if run_id is not None:
-                driver.execute(f"INSERT INTO {UNDER_WAY} (run_id) VALUES (?)", [run_id])
+        """Returns what was said before."""
+        before = self._by_the_driver(f"SELECT run_id FROM {UNDER_WAY}")
+        self._by_the_driver(f"DELETE FROM {UNDER_WAY}")
+        if run_id is not None:
+            self._by_the_driver(f"INSERT INTO {UNDER_WAY} (run_id) VALUES (?)", [run_id])
         return before[0] if before else None
 
     @contextmanager
@@ -135,12 +191,13 @@ class SQLite(Database):
     def _triggers(self, table: GuardedTable) -> dict[str, str]:
         quote = self.connection.ops.quote_name
         on = quote(table.table)
-        changed = (
+        changed, crossed = (
             "({}) IS NOT ({})".format(
-                *(", ".join(f"{row}.{quote(column)}" for column in table.watched) for row in ("OLD", "NEW"))
+                *(", ".join(f"{row}.{quote(column)}" for column in columns) for row in ("OLD", "NEW"))
             )
-            if table.watched
+            if columns
             else "0"
+            for columns in (table.watched, table.fenced)
         )
         key_changed = " OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in map(quote, table.pk))
         # The plus keeps SQLite from the index over the run, which would read all of its entries at each row.
@@ -151,7 +208,20 @@ class SQLite(Database):
             f"SELECT 1 FROM {UNDER_WAY} p WHERE p.model = {literal(table.model)}"
             f" AND ({standing}) BETWEEN p.first AND p.last"
         )
+        # Before the row changes: what closes its entry comes after.
+        of_the_test = f"{self._entry_of(table, 'OLD')} AND +run_id = s.run_id"
+        stranger = (
+            f"WHEN EXISTS (SELECT 1 FROM {STATEMENT} s WHERE s.fence <> 'off' AND NOT {_AWAKE}"
+            f" AND NOT EXISTS (SELECT 1 FROM {LEDGER} WHERE {of_the_test}))"
+        )
+        fence = (
+            "BEGIN\n"
+            f"  SELECT RAISE(ABORT, {literal(table.touched)}) FROM {STATEMENT} WHERE fence = 'block';\n"
+            f"  UPDATE {STATEMENT} SET reported = reported || {literal(table.table + chr(10))};\nEND"
+        )
         bodies = {
+            "crossing": f"BEFORE UPDATE ON {on} FOR EACH ROW {stranger} AND {crossed} {fence}",
+            "removing": f"BEFORE DELETE ON {on} FOR EACH ROW {stranger} {fence}",
             "delete": f"AFTER DELETE ON {on} FOR EACH ROW WHEN NOT EXISTS ({of_the_set}) BEGIN\n"
             f"  UPDATE {LEDGER} SET state = CASE WHEN {_AWAKE} THEN 'removed' ELSE 'gone' END, {_CLOSING}\n"
             f"    WHERE {self._entry_of(table, 'OLD')} AND run_id = coalesce({_RUN}, run_id);\n"
@@ -162,7 +232,8 @@ class SQLite(Database):
             "key": f"AFTER UPDATE ON {on} FOR EACH ROW WHEN {key_changed} BEGIN\n"
             f"  SELECT {_refuse(table, 'would have got another key')} WHERE {_AWAKE};\n"
             f"{self._gone(table, 'OLD')}END",
-            "insert": f"AFTER INSERT ON {on} FOR EACH ROW BEGIN\n{self._gone(table, 'NEW')}END",
+            "insert": f"AFTER INSERT ON {on} FOR EACH ROW BEGIN\n"
+            f"{self._gone(table, 'NEW')}{self._capture(table)}END",
         }
         return {
             f"{table.name}_{suffix}": f"CREATE TRIGGER {table.name}_{suffix} {body}"
@@ -172,11 +243,37 @@ class SQLite(Database):
     def _gone(self, table: GuardedTable, row: str) -> str:
         return f"  UPDATE {LEDGER} SET state = 'gone', {_CLOSING} WHERE {self._entry_of(table, row)};\n"
 
-    def _entry_of(self, table: GuardedTable, row: str) -> str:
-        columns = [f"{row}.{self.connection.ops.quote_name(column)}" for column in table.pk]
-        key = (
-            columns[0] if len(columns) == 1 else "'[\"' || " + " || '\", \"' || ".join(columns) + " || '\"]'"
+    def _capture(self, table: GuardedTable) -> str:
+        key = self._key_of(table, "NEW")
+        open_ = f"SELECT 1 FROM {RUNS} r WHERE r.id = s.run_id AND r.state = 'open'"
+        text = with_dashes(key) if table.key == "key_uuid" else f"CAST({key} AS TEXT)"
+        typed = {"key_bigint": "NULL", "key_uuid": "NULL", table.key: key, "key_text": text}
+        keys = ", ".join(typed[name] for name in ("key_text", "key_bigint", "key_uuid"))
+        values = (
+            f"s.run_id, {literal(table.type)}, 'captured', 'live', '', '{{}}', {literal(table.model)},"
+            f" {literal(self.alias)}, {keys}, '{{}}', '', 0, {_NOW}"
         )
+        return (
+            f"  SELECT RAISE(ABORT, {literal(RUN_HAS_ENDED)}) FROM {STATEMENT} s"
+            f" WHERE s.captured AND NOT EXISTS ({open_});\n"
+            f"  INSERT INTO {LEDGER} (run_id, type, origin, state, reason, blocked_by, model, database,"
+            " key_text, key_bigint, key_uuid, fingerprint, reference, tombstone, created_at)\n"
+            f"    SELECT {values} FROM {STATEMENT} s WHERE s.captured;\n"
+            f"{self._marking(table) if table.mark else ''}"
+        )
+
+    def _marking(self, table: GuardedTable) -> str:
+        """Raw SQL does not know the column; the ORM has filled it in."""
+        quote = self.connection.ops.quote_name
+        mark = quote(table.mark)
+        same = " AND ".join(f"{column} = NEW.{column}" for column in map(quote, table.pk))
+        return (
+            f"  UPDATE {quote(table.table)} SET {mark} = (SELECT run_id FROM {STATEMENT})"
+            f" WHERE {same} AND {mark} IS NULL AND EXISTS (SELECT 1 FROM {STATEMENT} WHERE captured);\n"
+        )
+
+    def _entry_of(self, table: GuardedTable, row: str) -> str:
+        key = self._key_of(table, row)
         return f"model = {literal(table.model)} AND {table.key} = {key} AND tombstone = 0"
 
     def unguard_sql(self, name: str) -> list[str]:
@@ -204,6 +301,37 @@ class SQLite(Database):
             name: HeldGuard(digest_of(sorted(texts)), len(texts) == len(_TRIGGERS))
             for name, texts in found.items()
         }
+
+
+class _ReadAhead:
+    """A cursor whose statement is done: it has read all of its rows."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self._rows: Iterator[Any] | None = iter(cursor.fetchall())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._cursor) if self._rows is None else self._rows
+
+    def execute(self, *args: Any) -> Any:
+        self._rows = None
+        return self._cursor.execute(*args)
+
+    def executemany(self, *args: Any) -> Any:
+        self._rows = None
+        return self._cursor.executemany(*args)
+
+    def fetchone(self) -> Any:
+        return next(iter(self), None)
+
+    def fetchmany(self, size: int = 1) -> list[Any]:
+        return list(islice(iter(self), size))
+
+    def fetchall(self) -> list[Any]:
+        return list(self)
 
 
 def _refuse(table: GuardedTable, what: str) -> str:

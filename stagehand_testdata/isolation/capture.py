@@ -32,11 +32,10 @@ from django.db.models.signals import pre_save
 from django.db.models.sql.compiler import SQLInsertCompiler
 
 from ..conf import settings
-from ..context import current_run
+from ..context import use_run
 from ..exceptions import UntrackedWrite
 from ..fingerprints import Fingerprint, columns, take
-from ..models import Key, Message, TestEntity
-from .visibility import mark
+from ..models import Key, TestEntity
 
 _NOISE = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _RAW_INSERT = re.compile(
@@ -50,6 +49,7 @@ _RAW_INSERT = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
+_CHANGE = re.compile(r"\s*(?!SELECT\b|INSERT\b|SAVEPOINT\b|RELEASE\b|ROLLBACK\b)", re.IGNORECASE)
 _SAVEPOINT = re.compile(r"(?:/\*.*?\*/ )?(SAVEPOINT|ROLLBACK TO SAVEPOINT) (.+)")
 #: How many objects one question about conflicts is about; SQLite limits how deep it may go.
 _ASKED_AT_ONCE = 100
@@ -99,8 +99,12 @@ class Recorder:
     #: Files that a row was about to put into storage, of rows that were rolled back too.
     _unsaved: list[Any] = field(default_factory=list)
     _compiling: bool = False
-    #: How many rows there were at each savepoint, by database and name.
-    _savepoints: dict[tuple[str, str], int] = field(default_factory=dict)
+    #: Enters the rows so far, where something is about to change rows: the fence knows ours by their entries.
+    enter: Callable[[], None] | None = None
+    #: How many of the rows have been entered.
+    entered: int = 0
+    #: How many rows there were at each savepoint, and how many of them entered, by database and name.
+    _savepoints: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
 
     def keys_of(self, model: type[models.Model]) -> list[Any]:
         """The keys of the rows of this concrete model that were made so far."""
@@ -129,8 +133,8 @@ class Recorder:
         query: Any = compiler.query
         alias = compiler.connection.alias
         model: type[models.Model] = query.get_meta().concrete_model
-        if model is Message:
-            # The run's inbox is the ledger's own: no row of the test's.
+        if model._meta.app_label == TestEntity._meta.app_label:
+            # The ledger and the run's inbox are no rows of the test's.
             return self._compile(lambda: execute(returning))
         if query.on_conflict is OnConflict.UPDATE:
             raise UntrackedWrite(f"An upsert on {model._meta.label} may change rows that are not the test's.")
@@ -144,7 +148,9 @@ class Recorder:
         wanted = list(returning or ())
         if pk not in wanted and any(_unknown(obj, pk) for obj in query.objs):
             wanted.append(pk)
-        self._prepare(model, query)
+        if not query.raw:
+            for obj in query.objs:
+                self.expect_files(obj)
         returned = self._compile(lambda: _execute(compiler, execute, wanted))
         for position, obj in enumerate(query.objs):
             row = returned[position] if position < len(returned) else ()
@@ -152,14 +158,6 @@ class Recorder:
         if ignoring or not returning:
             return []
         return [row[: len(returning)] for row in returned]
-
-    def _prepare(self, model: type[models.Model], query: Any) -> None:
-        if not query.raw:
-            for obj in query.objs:
-                self.expect_files(obj)
-        run = current_run()
-        if run is not None:
-            mark(model, query.objs, run)
 
     def _compile(self, insert: Callable[[], list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
         self._compiling = True
@@ -183,6 +181,9 @@ class Recorder:
     ) -> Any:
         if not self._compiling:
             refuse_raw_inserts(sql, context["connection"])
+            if self.enter is not None and self.entered < len(self.rows) and _changes_rows(sql):
+                with use_run(None):
+                    self.enter()
         result = execute(sql, params, many, context)
         if isinstance(sql, str) and (savepoint := _SAVEPOINT.fullmatch(sql)):
             self._mind(context["connection"].alias, *savepoint.groups())
@@ -190,10 +191,16 @@ class Recorder:
 
     def _mind(self, alias: str, what: str, name: str) -> None:
         if what == "SAVEPOINT":
-            self._savepoints[alias, name] = len(self.rows)
+            self._savepoints[alias, name] = len(self.rows), self.entered
             return
-        since = self._savepoints.get((alias, name), 0)
+        since, entered = self._savepoints.get((alias, name), (0, 0))
         self.rows[since:] = [row for row in self.rows[since:] if row.database != alias]
+        self.entered = min(self.entered, entered)
+
+
+def _changes_rows(sql: Any) -> bool:
+    """Whether the statement may; one that is no text is taken to."""
+    return not isinstance(sql, str) or bool(_CHANGE.match(_NOISE.sub(" ", sql)))
 
 
 def refuse_raw_inserts(sql: Any, connection: BaseDatabaseWrapper) -> None:

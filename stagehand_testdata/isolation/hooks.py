@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from django.db import connections
@@ -27,9 +28,12 @@ def until_commit(run: CurrentRun) -> Iterator[None]:
 
 
 def _naming(run: CurrentRun, plain: Callable[..., None]) -> Callable[..., None]:
+    # By then nobody takes down any more what is made.
+    its = replace(run, captured=True)
+
     def on_commit(func: Any, robust: bool = False) -> None:
         def later() -> None:
-            with use_run(run):
+            with use_run(its):
                 func()
 
         # Django refuses what cannot be called, and would take `later` for it.

@@ -1,10 +1,8 @@
-"""Each statement says in whose name it is sent, for the database to read there.
+"""Each statement is sent in the name of the current run, for the database to know whose rows it makes.
 
-# Note [Why a comment]
-What runs in the database, a trigger or a policy, needs to know the run. A setting of the session would stay on
-for whoever gets the connection next, from Django or from a pooler; one of the transaction (`SET LOCAL`) does
-nothing in autocommit. A comment begins and ends with its statement, and nobody else's statement has it. The
-database reads it with `current_query()`. It counts at the start alone: further on it could be anybody's text.
+Where guards are installed, the database itself enters the rows that the product makes under a run, and
+refuses to touch any that are not the run's: see Note [How a trigger knows the run] in `databases.postgresql`,
+and its counterparts beside it.
 """
 
 from __future__ import annotations
@@ -12,35 +10,107 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.db import connections
+from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from ..conf import settings
 from ..context import current_run
-from ..databases import strategy
+from ..databases import database
+from ..databases.base import tell_touched
+from ..databases.guards import CAPTURE, FENCE
+from ..exceptions import RunClosed, TestDataError, TestRunTouchedRealRow
+
+#: What FENCE may be.
+FENCES = ("block", "report", "off")
+
+#: What reads rows into a table past Django's wrappers, in psycopg 3 and 2; each takes the statement first.
+_COPYING = ("copy", "copy_expert")
 
 
-def tag_statements() -> None:
-    """From now on, put the current run before each statement, on connections that are open and to come.
+def name_statements() -> None:
+    """From now on, send each statement in the name of the current run, on connections open and to come.
 
-    Only where the database can read it. It does not reach what passes by Django's cursors: `COPY`, `callproc`.
+    It does not reach what passes by Django's cursors: `callproc`, `copy_from`, the driver's own connection.
     """
-    connection_created.connect(_tag, dispatch_uid=f"{__name__}._tag")
+    connection_created.connect(_watch, dispatch_uid=f"{__name__}._watch")
     for connection in connections.all(initialized_only=True):
-        _tag(connection)
+        _watch(connection)
 
 
-def _tag(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+def _watch(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     wrappers: list[Any] = connection.execute_wrappers
-    if strategy(connection.vendor).reads_tags and _put_run_before not in wrappers:
-        # At the front: a block of somebody else's `execute_wrapper` takes the last one for its own at its end.
-        wrappers.insert(0, _put_run_before)
+    if _in_its_name not in wrappers:
+        # At the front: a block of somebody else's `execute_wrapper` takes off the last one at its end.
+        wrappers.insert(0, _in_its_name)
+        if connection.vendor == "postgresql":
+            for maker in ("make_cursor", "make_debug_cursor"):
+                setattr(connection, maker, _copying_in_its_name(getattr(connection, maker)))
+    if connection.vendor == "postgresql" and hasattr(connection.connection, "add_notice_handler"):
+        connection.connection.add_notice_handler(_hear)
 
 
-def _put_run_before(
+def _in_its_name(
     execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]
 ) -> Any:
+    if current_run() is None:
+        return execute(sql, params, many, context)
+    cursor = context["cursor"]
+    return _send(cursor, sql, lambda named: execute(named, params, many, context))
+
+
+def _send(cursor: Any, statement: Any, execute: Callable[[Any], Any]) -> Any:
     run = current_run()
-    if run is not None:
-        sql = strategy(context["connection"].vendor).tagged(sql, run.pk)
-    return execute(sql, params, many, context)
+    if run is None:
+        return execute(statement)
+    try:
+        return database(cursor.db.alias).send(run, _fence(), statement, execute, cursor)
+    except DatabaseError as error:
+        refused = _refusal(str(error))
+        if refused is None:
+            raise
+        raise refused from error
+
+
+def _fence() -> str:
+    """FENCE; what is none of its values (`stagehand.E031`) is taken for the strictest."""
+    return settings.FENCE if settings.FENCE in FENCES else "block"
+
+
+def _refusal(said: str) -> TestDataError | None:
+    """What the guards meant, where it was they who refused."""
+    if FENCE in said:
+        return TestRunTouchedRealRow(
+            f"{_after(FENCE, said)} would have been changed or deleted; nothing was."
+            " List what a test may change in FENCE_EXEMPT."
+        )
+    return RunClosed(f"{_after(CAPTURE, said)}.") if CAPTURE in said else None
+
+
+def _after(prefix: str, said: str) -> str:
+    said = said.partition(prefix)[2].splitlines()[0].rstrip("\"')")
+    return said[:1].upper() + said[1:]
+
+
+def _hear(notice: Any) -> None:
+    """With FENCE = "report" the database only says what a run has touched."""
+    if (notice.message_primary or "").startswith(FENCE):
+        tell_touched(current_run(), notice.table_name or "a table")
+
+
+def _copying_in_its_name(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def made(cursor: Any) -> Any:
+        wrapper = make(cursor)
+        for name in _COPYING:
+            if current_run() is not None and hasattr(cursor, name):
+                setattr(wrapper, name, _copying(wrapper, getattr(wrapper, name)))
+        return wrapper
+
+    return made
+
+
+def _copying(cursor: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+    def copying(statement: Any, *args: Any, **kwargs: Any) -> Any:
+        return _send(cursor, statement, lambda named: method(named, *args, **kwargs))
+
+    return copying

@@ -11,7 +11,6 @@ guard would leak through the one that is not on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.core.exceptions import FullResultSet
@@ -23,17 +22,16 @@ from django.db.models.sql.compiler import SQLCompiler
 from ..context import CurrentRun, current_run
 from ..exceptions import ConfigurationError
 from ..indexes import MarkedRowsIndex
-from ..models import all_entries_of_outer_row, key_column
+from ..models import MARK, all_entries_of_outer_row, key_column
 
 M = TypeVar("M", bound=models.Model)
 
-#: The column of a `TestDataModel` that says whose test row it is.
-MARK = "test_run_id"
-
 if TYPE_CHECKING:
     _AnyManager = models.Manager[Any]
+    _BigInteger = models.BigIntegerField[Any, Any]
 else:
     _AnyManager = object  # a mixin: the host's manager comes after it
+    _BigInteger = models.BigIntegerField
 
 
 class HidesTestData(_AnyManager):
@@ -52,6 +50,21 @@ class TestDataManager(HidesTestData, models.Manager[M]):
     __test__ = False
 
 
+class _MarkField(_BigInteger):
+    """A row that is made under a run says so from the start."""
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        run = current_run()
+        if add and run is not None and (run.captured or run.fenced):
+            setattr(model_instance, self.attname, run.pk)
+        return super().pre_save(model_instance, add)
+
+    def deconstruct(self) -> Any:
+        # A host's migrations need not know of us.
+        name, _, args, kwargs = super().deconstruct()
+        return name, "django.db.models.BigIntegerField", args, kwargs
+
+
 class TestDataModel(models.Model):
     """A model whose rows say themselves whether they are test rows, which is what makes hiding them cheap.
 
@@ -65,7 +78,7 @@ class TestDataModel(models.Model):
 
     __test__ = False
 
-    test_run_id = models.BigIntegerField(null=True, editable=False)
+    test_run_id = _MarkField(null=True, editable=False)
 
     objects: models.Manager[Any] = TestDataManager()
     #: Every row of the table, real or not, whoever asks.
@@ -105,13 +118,6 @@ def unhidable(model: type[models.Model]) -> str | None:
     if comparable:
         return None
     return f"The keys of {model._meta.label} cannot be compared with the ledger's: it needs a TestDataModel."
-
-
-def mark(model: type[models.Model], rows: Iterable[Any], run: CurrentRun) -> None:
-    """Say on the rows, before they are inserted, whose they are; models without the column are left alone."""
-    if issubclass(model, TestDataModel):
-        for row in rows:
-            row.test_run_id = run.pk
 
 
 def _seen(model: type[models.Model]) -> Q:

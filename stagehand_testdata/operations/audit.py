@@ -251,17 +251,19 @@ class _Look:
 
     def _counted(self) -> Iterator[Book]:
         """Every run's book, by one query. An ordinal is given once and in order, so the last one says how
-        many entries were written, also where one of them is not there any more."""
+        many entries were asked for, also where one of them is not there any more. What the product made has
+        none."""
         state = "entities__state"
         torn = Q(**{f"{state}__in": _STANDING_STATES}) & ~Q(entities__tombstone=0)
         torn |= Q(**{f"{state}__in": (State.REMOVED, State.GONE)}) & ~Q(entities__tombstone=F("entities__id"))
         outside = Q(entities__tombstone=0, entities__origin=TestEntity.Origin.EXTERNAL)
+        captured = Q(entities__isnull=False, entities__ordinal__isnull=True)
         counted = (
             runs_named(self.test_id)
             .order_by()
             .values("pk", "test_id", "state")
             .annotate(
-                created=Coalesce(Max("entities__ordinal"), 0),
+                created=Coalesce(Max("entities__ordinal"), 0) + Count("entities", filter=captured),
                 **{each: Count("entities", filter=Q(**{state: each})) for each in State.values},
                 torn=Count("entities", filter=torn),
                 standing=Count("entities", filter=Q(entities__tombstone=0)),

@@ -31,11 +31,11 @@ from ..exceptions import (
     UntrackedWrite,
 )
 from ..fingerprints import columns
-from ..isolation.capture import Recorder, WrittenFile, recording_inserts
+from ..isolation.capture import MadeRow, Recorder, WrittenFile, recording_inserts
 from ..isolation.hooks import until_commit
-from ..isolation.visibility import MARK, TestDataModel
+from ..isolation.visibility import TestDataModel
 from ..logs import log_error
-from ..models import Key, TestEntity, TestRun, entries_of_outer_row
+from ..models import MARK, Key, TestEntity, TestRun, entries_of_outer_row
 from ..registry import EntityType, get_registry, resolve
 from . import externals, runs
 from .addresses import AddressBook, named_in
@@ -223,12 +223,13 @@ def _perform_once(
     book.read(getattr(run, "held_addresses", None))
     runs.extend_session(run, max_age_minutes)
     call = Creation(run, book, attempt=collisions, compact=compact)
-    with until_commit(CurrentRun(run.pk, run.test_id)), recording_inserts() as recorder:
+    with until_commit(CurrentRun(run.pk, run.test_id, fenced=True)), recording_inserts() as recorder:
+        entering = _Entering(run, call, recorder)
         try:
             result = _guarded(work, call, data)
         finally:
             files += recorder.files
-    _enter(run, call, recorder)
+    entering.finish()
     return call, result
 
 
@@ -246,21 +247,73 @@ def _guarded(work: Callable[[Creation], R], call: Creation, data: Any) -> R:
         raise FactoryFailed from error
 
 
-def _enter(run: TestRun, call: Creation, recorder: Recorder) -> None:
-    """Write the entries of all rows, and of what is outside the database, in one statement."""
-    alias = runs.ledger_alias()
-    last: int = run.last_ordinal  # type: ignore[attr-defined]
-    requested = {_identity(instance): entity_type.name for entity_type, instance in call.made}
-    entries: dict[tuple[str, str], TestEntity] = {}
-    for row in recorder.rows:
-        label = row.model._meta.label_lower
+class _Entering:
+    """Writes the entries of a call: at its end in one statement, or before something changes rows."""
+
+    def __init__(self, run: TestRun, call: Creation, recorder: Recorder) -> None:
+        self._run = run
+        self._call = call
+        self._recorder = recorder
+        self._alias = runs.ledger_alias()
+        #: Where each entry's row is among the recorder's.
+        self._written: list[tuple[int, TestEntity]] = []
+        if database(self._alias).can_capture:
+            recorder.enter = self.enter
+
+    @property
+    def _last(self) -> int:
+        last: int = self._run.last_ordinal  # type: ignore[attr-defined]
+        return last + len(self._written)
+
+    def enter(self) -> None:
+        """Enter the rows that have no entry yet."""
+        self._enter(self._fresh())
+
+    def finish(self) -> None:
+        """Enter the rest, and what is outside the database."""
+        fresh = self._fresh()
+        early = self._written[: len(self._written) - len(fresh)]
+        requested = self._requested()
+        written = {_place(entry): entry for _, entry in self._written}
+        for entity_type, instance in self._call.made:
+            if _identity(instance) not in written:
+                _refuse_found(self._run, entity_type, instance)
+        self._enter(
+            fresh, externals.entries(self._run, self._call.outside, self._recorder.files, after=self._last)
+        )
+        for _, entry in early:
+            name = requested.get(_place(entry))
+            if name and entry.origin != TestEntity.Origin.REQUESTED:
+                known = TestEntity.objects.using(self._alias).filter(pk=entry.pk)
+                known.update(type=name, origin=TestEntity.Origin.REQUESTED)
+
+    def _fresh(self) -> list[TestEntity]:
+        """Entries for the rows that have none. A row that was removed and made anew counts once."""
+        recorder = self._recorder
+        # What was rolled back since was not entered.
+        self._written = [(place, entry) for place, entry in self._written if place < recorder.entered]
+        requested = self._requested()
+        rows = {(row.model._meta.label_lower, row.key.text): at for at, row in enumerate(recorder.rows)}
+        fresh = []
+        for at in sorted(rows.values()):
+            if at >= recorder.entered:
+                entry = self._entry(recorder.rows[at], requested)
+                self._written.append((at, entry))
+                fresh.append(entry)
+        return fresh
+
+    def _requested(self) -> dict[tuple[str, str], str]:
+        return {_identity(instance): entity_type.name for entity_type, instance in self._call.made}
+
+    def _entry(self, row: MadeRow, requested: Mapping[tuple[str, str], str]) -> TestEntity:
         privileges.refuse_privileged(row.instance)
-        if row.database != alias:
+        if row.database != self._alias:
             raise UntrackedWrite(f"The factory wrote to the database '{row.database}', which has no ledger.")
+        label = row.model._meta.label_lower
         name = requested.get((label, row.key.text))
-        entries[label, row.key.text] = TestEntity(
-            run=run,
-            ordinal=last + len(entries) + 1,
+        return TestEntity(
+            run=self._run,
+            ordinal=self._last + 1,
             type=name or type_name_of(row.model),
             origin=TestEntity.Origin.REQUESTED if name else TestEntity.Origin.ON_THE_WAY,
             model=label,
@@ -270,11 +323,19 @@ def _enter(run: TestRun, call: Creation, recorder: Recorder) -> None:
             key_uuid=row.key.uuid,
             fingerprint=row.fingerprint,
         )
-    for entity_type, instance in call.made:
-        if _identity(instance) not in entries:
-            _refuse_found(run, entity_type, instance)
-    outside = externals.entries(run, call.outside, recorder.files, after=last + len(entries))
-    TestEntity.objects.using(alias).bulk_create([*entries.values(), *outside])
+
+    def _enter(self, entries: Sequence[TestEntity], outside: Sequence[TestEntity] = ()) -> None:
+        ledger = TestEntity.objects.using(self._alias)
+        anew = {_place(entry) for entry in entries}
+        for at, entry in self._written:
+            if at < self._recorder.entered and _place(entry) in anew:
+                ledger.filter(pk=entry.pk).close(TestEntity.State.GONE)
+        ledger.bulk_create([*entries, *outside])
+        self._recorder.entered = len(self._recorder.rows)
+
+
+def _place(entry: TestEntity) -> tuple[str, str]:
+    return entry.model, entry.key_text
 
 
 def _refuse_found(run: TestRun, entity_type: EntityType, instance: models.Model) -> None:

@@ -1,9 +1,10 @@
 """Put up the guards in the database, look whether they stand, and take them down.
 
 # Note [What is guarded]
-Every table whose rows a purge may reach: those of registered types and of standing entries, the tables that
-make one row with them (parents, children, many-to-many), whatever points at one of these, through however
-many tables, and what registered rows point at. A table that nobody reaches pays for nothing.
+Every table of the product's models: the product may write to any of them under a run. Tables that LEFT_ALONE
+names pay for nothing, but for those whose rows a purge may reach: those of registered types and of standing
+entries, the tables that make one row with them (parents, children, many-to-many), whatever points at one of
+these, through however many tables, and what registered rows point at.
 
 # Note [What a record says]
 A `Guard` row holds two digests: of the statements that made the guards, and of what the catalogue held once
@@ -25,21 +26,22 @@ from typing import Any
 from django.apps import apps
 from django.db import OperationalError, connections, models, router, transaction
 
+from ..conf import settings
 from ..databases import database
 from ..databases.base import Database
 from ..databases.guards import GuardedTable, HeldGuard, guard_name
 from ..exceptions import ConfigurationError, Conflict, GuardsDisabled
 from ..logs import log_error
-from ..models import Guard, PurgeUnderWay, TestEntity, TestRun, key_column
+from ..models import MARK, Guard, PurgeUnderWay, StatementUnderWay, TestEntity, TestRun, key_column
 from ..registry import get_registry
-from .entities import TREE_COLUMNS
+from .entities import TREE_COLUMNS, type_name_of
 from .purge.graph import Model, concrete, is_derived, look_at_tables, pointers_to
 from .runs import ledger_alias
 
 logger = logging.getLogger(__name__)
 
-#: Tables of the framework's own that no factory makes rows of.
-_LEFT_ALONE = frozenset({"contenttypes", "sessions", "migrations", TestRun._meta.app_label})
+#: Tables of the framework's own that belong to no test: Django makes their rows as it needs them.
+_NEVER = frozenset({"contenttypes", "migrations", TestRun._meta.app_label})
 _FIX = "Type 'manage.py testdata guards install'."
 
 
@@ -99,7 +101,8 @@ def _tables(alias: str) -> list[GuardedTable | Unguardable]:
     look_at_tables()
     there = set(connections[alias].introspection.table_names())
     found: dict[str, GuardedTable | Unguardable] = {}
-    for model in _within_reach():
+    everybody = {concrete(each) for each in apps.get_models(include_auto_created=True)}
+    for model in _within_reach() | {each for each in everybody if not _is_left_alone(each)}:
         if model._meta.db_table in there and _is_touched(model, alias):
             found[model._meta.db_table] = _table_of(model, alias)
     return [found[name] for name in sorted(found)]
@@ -150,12 +153,17 @@ def _is_touched(model: Model, alias: str) -> bool:
     if not _is_modelled(model):
         return True
     return not (
-        model._meta.app_label in _LEFT_ALONE
+        model._meta.app_label in _NEVER
         or not model._meta.managed
         or model._meta.swapped
         or router.db_for_write(model) != alias
         or is_derived(model)
     )
+
+
+def _is_left_alone(model: Model) -> bool:
+    names = {name.lower() for name in settings.LEFT_ALONE}
+    return bool(names & {model._meta.app_label, model._meta.label_lower})
 
 
 def _is_modelled(model: Model) -> bool:
@@ -182,6 +190,9 @@ def _table_of(model: Model, alias: str) -> GuardedTable | Unguardable:
         key=key_column(model) if len(parts) == 1 else "key_text",
         columns=tuple(_columns(model, alias)),
         exempt=_tree_columns(model),
+        free=tuple(_free_columns(model)),
+        type=type_name_of(model) if _is_modelled(model) else "",
+        mark=MARK if MARK in _columns(model, alias) else "",
     )
 
 
@@ -208,6 +219,15 @@ def _tree_columns(model: Model) -> tuple[str, ...]:
     by_name = {field.name: field.column for field in fields}
     kept = {name for tree in TREE_COLUMNS if tree <= set(by_name) for name in tree}
     return tuple(sorted(by_name[name] for name in kept))
+
+
+def _free_columns(model: Model) -> Iterator[str]:
+    """Those that FENCE_EXEMPT names, by "app.Model" or "app.Model.field"."""
+    label = model._meta.label_lower
+    named = {name.lower() for name in settings.FENCE_EXEMPT}
+    for field in model._meta.local_concrete_fields:
+        if field.column and named & {label, f"{label}.{field.name}"}:
+            yield field.column
 
 
 # --- up and down ------------------------------------------------------------------------------------------
@@ -353,7 +373,7 @@ def require_awake(alias: str) -> dict[str, dt.datetime]:
 def can_tell(alias: str) -> bool:
     """Whether the app's own tables are there yet."""
     there = set(connections[alias].introspection.table_names())
-    return {model._meta.db_table for model in (Guard, PurgeUnderWay, TestEntity)} <= there
+    return {model._meta.db_table for model in (Guard, PurgeUnderWay, StatementUnderWay, TestEntity)} <= there
 
 
 def _records(alias: str) -> dict[str, Guard]:
@@ -367,7 +387,7 @@ def _status(
         return TableStatus(table.table, table.model, State.NOT_INSTALLED)
     state = _state_of(record, held)
     outdated = state is State.AWAKE and not record.definition.startswith(engine.wanted_digest(table))
-    reason = "of another release, or the model has changed" if outdated else ""
+    reason = "of another release, or the model, its registration or a setting has changed" if outdated else ""
     return TableStatus(table.table, table.model, state, reason, record.installed_at)
 
 

@@ -114,7 +114,7 @@ def _open_run(claim: _Claim) -> CurrentRun | None:
     test_id, now = found
     if test_id != claim.test_id or (claim.until is not None and _microseconds(now) >= claim.until):
         return None
-    return CurrentRun(claim.pk, test_id)
+    return CurrentRun(claim.pk, test_id, captured=True, fenced=True)
 
 
 def _microseconds(moment: dt.datetime) -> int:

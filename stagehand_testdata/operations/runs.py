@@ -208,7 +208,8 @@ def _locked(
 ) -> TestRun | None:
     alias = ledger_alias()
     # By the end of the index: a maximum would be found by reading all that the run ever made.
-    last = TestEntity.objects.filter(run=OuterRef("pk")).order_by("-ordinal").values("ordinal")[:1]
+    numbered = TestEntity.objects.filter(run=OuterRef("pk"), ordinal__isnull=False)
+    last = numbered.order_by("-ordinal").values("ordinal")[:1]
     rows = (
         TestRun.objects.filter(test_id=test_id, owner=owner)
         .order_by()

@@ -1,9 +1,12 @@
-"""Each statement that is sent under a run says so to the database, and no other one does."""
+"""What the product writes under a run becomes the run's, and what is not the run's it may not touch."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,185 +17,487 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
 from stagehand_testdata.context import CurrentRun, use_run
-from stagehand_testdata.isolation.statements import _put_run_before, tag_statements
-from tests.guarding import on_postgresql
-from tests.host.models import Label
+from stagehand_testdata.exceptions import RunClosed, TestRunTouchedRealRow
+from stagehand_testdata.isolation.statements import _in_its_name, name_statements
+from stagehand_testdata.models import StatementUnderWay, TestEntity, TestRun
+from stagehand_testdata.operations import passes, runs
+from stagehand_testdata.operations.entities import type_name_of
+from stagehand_testdata.operations.purge.purge import purge_run
+from tests.guarding import guarded, on_postgresql, on_sqlite, sql  # noqa: F401
+from tests.host.models import (
+    Author,
+    Billboard,
+    Book,
+    Chapter,
+    Flyer,
+    Label,
+    Person,
+    Restaurant,
+    Voucher,
+)
+from tests.making import TEST_ID, changed, perform
 from tests.threads import in_thread
 
-RUN, OTHER = CurrentRun(12, "stagehand_test_12"), CurrentRun(13, "stagehand_test_13")
-TAG = "/*stagehand run=12*/ "
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.usefixtures("guarded"),
+]
 
-pytestmark = pytest.mark.django_db
+OTHER = "stagehand_test_other"
 
 
-def arrived(statement: Any = "SELECT current_query()") -> str:
-    """The statement as the database has got it; it must ask for that."""
+def run_of(test_id: str = TEST_ID) -> CurrentRun:
+    """The run as a request with its pass has it."""
+    with transaction.atomic():
+        runs.open_or_join(test_id)
+    found = passes.admit(passes.issue(runs.find(test_id, "")).token)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def run(db: None) -> CurrentRun:
+    return run_of()
+
+
+def entered(test_id: str = TEST_ID) -> list[tuple[str, str]]:
+    """The model and key of all that stands in the ledger for the run."""
+    found = TestEntity.objects.standing().filter(run__test_id=test_id)
+    return sorted(found.values_list("model", "key_text"))
+
+
+def label_keys(*texts: str) -> list[tuple[str, str]]:
+    keys = Label.objects.filter(text__in=texts).values_list("pk", flat=True)
+    assert len(keys) == len(texts)
+    return sorted(("host.label", str(key)) for key in keys)
+
+
+def by_save() -> None:
+    Label(text="a").save()
+    Label(text="b").save()
+
+
+def by_get_or_create() -> None:
+    for text in ("a", "b", "a"):
+        Label.objects.get_or_create(text=text)
+
+
+def by_bulk_create() -> None:
+    Label.objects.bulk_create([Label(text="a"), Label(text="b")])
+
+
+def by_raw_sql() -> None:
+    sql("INSERT INTO host_label (text) VALUES (%s), (%s)", ["a", "b"])
+
+
+def by_insert_from_select() -> None:
+    sql("INSERT INTO host_label (text) SELECT 'a' UNION SELECT 'b'")
+
+
+def by_executemany() -> None:
     with connection.cursor() as cursor:
-        cursor.execute(statement)
-        return str(cursor.fetchone()[0])
+        cursor.executemany("INSERT INTO host_label (text) VALUES (%s)", [["a"], ["b"]])
 
 
-def arrived_and_closed() -> str:
-    try:
-        return arrived()
-    finally:
-        connections.close_all()
+def by_copy() -> None:
+    with connection.cursor() as cursor, cursor.copy("COPY host_label (text) FROM STDIN") as copy:
+        copy.write("a\nb\n")
 
 
-def sent(work: Callable[[], Any]) -> list[str]:
-    with CaptureQueriesContext(connection) as queries:
-        work()
-    return [each["sql"] for each in queries]
+def by_expression() -> None:
+    sql(
+        "WITH made AS (INSERT INTO host_label (text) VALUES ('a'), ('b') RETURNING id)"
+        " SELECT count(*) FROM made"
+    )
+
+
+def by_a_function_of_the_database() -> None:
+    sql("DO $$ BEGIN INSERT INTO host_label (text) VALUES ('a'), ('b'); END $$")
+
+
+def by_ignoring_conflicts() -> None:
+    Label.objects.bulk_create([Label(text="a"), Label(text="b")], ignore_conflicts=True)
+
+
+EVERYWHERE = [
+    by_save,
+    by_get_or_create,
+    by_bulk_create,
+    by_raw_sql,
+    by_insert_from_select,
+    by_executemany,
+    by_ignoring_conflicts,
+]
+WAYS = [
+    *EVERYWHERE,
+    *(
+        pytest.param(way, marks=on_postgresql)
+        for way in (by_copy, by_expression, by_a_function_of_the_database)
+    ),
+]
+
+
+class TestWhatTheProductWrites:
+    @pytest.mark.parametrize("way", WAYS)
+    def test_is_the_runs_in_a_transaction(self, run: CurrentRun, way: Callable[[], None]) -> None:
+        with use_run(run):
+            way()
+        assert entered() == label_keys("a", "b")
+
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("way", WAYS)
+    def test_is_the_runs_in_autocommit(self, run: CurrentRun, way: Callable[[], None]) -> None:
+        with use_run(run):
+            way()
+        assert entered() == label_keys("a", "b")
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_is_nobodys_without_a_run(self, way: Callable[[], None]) -> None:
+        run = run_of()
+        with use_run(run):
+            pass
+        way()
+        with use_run(run), use_run(None):
+            Label(text="c").save()
+        assert not TestEntity.objects.exists()
+
+    def test_has_all_that_an_entry_has(self, run: CurrentRun) -> None:
+        with use_run(run):
+            voucher = Voucher.objects.create(code="A'1", note="n")
+            author = Author.objects.create(name="uuid")
+        entry = TestEntity.objects.get(model="host.voucher")
+        assert (entry.key_text, entry.key_bigint, entry.key_uuid) == ("A'1", None, None)
+        assert (entry.type, entry.origin, entry.state) == (type_name_of(Voucher), "captured", "live")
+        assert (entry.database, entry.ordinal, entry.tombstone) == ("default", None, 0)
+        entry.refresh_from_db()
+        assert entry.row_key(Voucher) == voucher.pk
+        entry = TestEntity.objects.get(model="host.author")
+        assert (entry.key_text, entry.key_uuid) == (str(author.pk), author.pk)
+        assert entry.created_at is not None
+
+    def test_is_the_runs_in_every_table_that_it_reaches(self, run: CurrentRun) -> None:
+        with use_run(run):
+            book = Book.objects.create(title="t", author=Author.objects.create(name="n"))
+            book.labels.add(Label.objects.create(text="l"))
+            Restaurant.objects.create(name="r", serves="s")
+        assert [model for model, _ in entered()] == [
+            "host.author",
+            "host.book",
+            "host.book_labels",
+            "host.label",
+            "host.place",
+            "host.restaurant",
+        ]
+
+    def test_is_taken_back_with_its_savepoint(self, run: CurrentRun) -> None:
+        with use_run(run):
+            kept = Label.objects.create(text="kept")
+            with pytest.raises(ZeroDivisionError), transaction.atomic():
+                Label.objects.create(text="lost")
+                raise ZeroDivisionError
+            after = Label.objects.create(text="after")
+        assert entered() == [("host.label", str(each.pk)) for each in (kept, after)]
+
+    def test_of_an_upsert_is_only_what_was_not_there(self, run: CurrentRun) -> None:
+        Label.objects.create(text="real")
+        labels = [Label(text="real"), Label(text="new")]
+        with use_run(run), changed(FENCE="off"):
+            by_key = connection.features.supports_update_conflicts_with_target
+            unique = {"unique_fields": ["text"]} if by_key else {}
+            Label.objects.bulk_create(labels, update_conflicts=True, update_fields=["text"], **unique)
+            Label.objects.bulk_create(labels, ignore_conflicts=True)
+            Label.objects.update_or_create(text="real", defaults={"text": "real"})
+        assert entered() == label_keys("new")
+
+    def test_does_not_count_among_what_the_run_asked_for(self, run: CurrentRun) -> None:
+        with use_run(run):
+            Label.objects.create(text="captured")
+        perform(lambda call: call.create("voucher"))
+        assert TestEntity.objects.get(ordinal=1).model == "host.voucher"
+        assert list(TestEntity.objects.values_list("ordinal", flat=True)) == [1, None]
+
+    def test_is_refused_once_the_run_is_closing(self, run: CurrentRun) -> None:
+        TestRun.objects.update(state=TestRun.State.CLOSING)
+        with use_run(run), pytest.raises(RunClosed), transaction.atomic():
+            Label.objects.create(text="late")
+        assert not Label.objects.exists()
+
+    def test_goes_with_the_run(self, run: CurrentRun) -> None:
+        real = Label.objects.create(text="real")
+        with use_run(run):
+            book = Book.objects.create(title="t", author=Author.objects.create(name="n"))
+            book.labels.add(real)
+            Chapter.objects.create(book=book, position=1, title="c")
+        outcome = purge_run(TestRun.objects.get())
+        assert outcome.success, outcome.message
+        assert list(Label.objects.all()) == [real]
+        assert not Book.objects.exists()
+        assert not TestEntity.objects.standing().exists()
+
+
+class TestAMarkedModel:
+    def test_carries_the_mark_whichever_way_it_was_written(self, run: CurrentRun) -> None:
+        with use_run(run):
+            author = Author.objects.create(name="a")
+            first = Flyer.objects.create(title="orm", author=author)
+            sql(
+                "INSERT INTO host_flyer (title, printed, author_id)"
+                " SELECT 'raw', printed, author_id FROM host_flyer"
+            )
+            Billboard.objects.create(title="child", author=author)
+        marks = Flyer.all_rows.values_list("test_run_id", flat=True)
+        assert list(marks) == [run.pk] * 3
+        assert first.test_run_id == run.pk
+        assert not Flyer.objects.exists()
+
+
+class TestFromManySides:
+    @pytest.mark.django_db(transaction=True)
+    @on_postgresql
+    def test_threads_write_in_no_run_but_their_own(self) -> None:
+        ours, theirs = run_of(), run_of(OTHER)
+
+        def work(number: int) -> None:
+            run = (ours, theirs, None)[number % 3]
+            try:
+                with use_run(run):
+                    Label.objects.create(text=f"{run.test_id if run else 'real'} {number}")
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(64)))
+        self._each_has_its_own()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_tasks_of_asyncio_write_in_no_run_but_their_own(self) -> None:
+        ours, theirs = run_of(), run_of(OTHER)
+
+        async def work(number: int) -> None:
+            run = (ours, theirs, None)[number % 3]
+            with use_run(run):
+                await asyncio.sleep(0)
+                await Label.objects.acreate(text=f"{run.test_id if run else 'real'} {number}")
+                await asyncio.sleep(0)
+
+        async def all_at_once() -> None:
+            try:
+                await asyncio.gather(*(work(number) for number in range(64)))
+            finally:
+                await sync_to_async(connections.close_all)()
+
+        asyncio.run(all_at_once())
+        self._each_has_its_own()
+
+    @staticmethod
+    def _each_has_its_own() -> None:
+        for test_id, count in ((TEST_ID, 22), (OTHER, 21)):
+            keys = Label.objects.filter(text__startswith=f"{test_id} ").values_list("pk", flat=True)
+            assert len(keys) == count
+            assert entered(test_id) == sorted(("host.label", str(key)) for key in keys)
+
+    @pytest.mark.django_db(transaction=True)
+    def test_a_run_among_others_in_one_transaction(self) -> None:
+        ours, theirs = run_of(), run_of(OTHER)
+        with transaction.atomic():
+            for run in (ours, None, theirs, None, ours):
+                with use_run(run):
+                    Label.objects.create(text=uuid.uuid4().hex)
+        assert (len(entered()), len(entered(OTHER))) == (2, 1)
+        assert not StatementUnderWay.objects.exists()
 
 
 @on_postgresql
-class TestOnPostgreSQL:
-    def test_text_bytes_and_what_the_driver_composes_are_tagged(self) -> None:
-        from django.db.backends.postgresql.psycopg_any import sql
+@pytest.mark.django_db(transaction=True)
+class TestTwoAtOnce:
+    def test_a_run_that_closes_waits_for_what_is_being_captured(self, run: CurrentRun) -> None:
+        closing = threading.Event()
+
+        def close() -> None:
+            closing.set()
+            with transaction.atomic():
+                row = TestRun.objects.select_for_update().get(pk=run.pk)
+                TestRun.objects.filter(pk=row.pk).update(state=TestRun.State.CLOSING)
+
+        with transaction.atomic(), use_run(run):
+            Label.objects.create(text="in time")
+            closer, _ = in_thread(close)
+            closing.wait(5)
+            time.sleep(0.3)
+            assert closer.is_alive()
+        closer.join(10)
+        assert entered() == label_keys("in time")
+        assert TestRun.objects.get().state == TestRun.State.CLOSING
+
+
+class TestTheFence:
+    @pytest.fixture
+    def real(self, db: None) -> Any:
+        return Person.objects.create(name="real")
+
+    CROSSINGS: list[Callable[[Any], Any]] = [
+        lambda real: Person.objects.filter(pk=real.pk).update(name="x"),
+        lambda real: Person(pk=real.pk, name="x").save(),
+        lambda real: Person.objects.bulk_update([Person(pk=real.pk, name="x")], ["name"]),
+        lambda real: sql("UPDATE host_person SET name = 'x'"),
+        lambda real: real.delete(),
+        lambda real: Person.objects.all().delete(),
+        lambda real: sql("DELETE FROM host_person"),
+        lambda real: Person.objects.update_or_create(pk=real.pk, defaults={"name": "x"}),
+    ]
+
+    @pytest.mark.parametrize("crossing", CROSSINGS)
+    def test_keeps_a_run_off_a_real_row(
+        self, run: CurrentRun, real: Any, crossing: Callable[[Any], Any]
+    ) -> None:
+        with use_run(run), pytest.raises(TestRunTouchedRealRow, match="host_person"), transaction.atomic():
+            crossing(real)
+        assert Person.objects.values_list("name", flat=True).get() == "real"
+
+    @pytest.mark.parametrize("crossing", CROSSINGS)
+    def test_keeps_a_run_off_another_runs_row(self, run: CurrentRun, crossing: Callable[[Any], Any]) -> None:
+        with use_run(run_of(OTHER)):
+            other = Person.objects.create(name="real")
+        with use_run(run), pytest.raises(TestRunTouchedRealRow), transaction.atomic():
+            crossing(other)
+        assert Person.objects.values_list("name", flat=True).get() == "real"
+
+    @pytest.mark.parametrize("crossing", CROSSINGS)
+    def test_lets_a_run_change_its_own(self, run: CurrentRun, crossing: Callable[[Any], Any]) -> None:
+        with use_run(run):
+            own = Person.objects.create(name="own")
+            crossing(own)
+        assert not Person.objects.filter(name="own").exists()
+
+    @pytest.mark.parametrize("crossing", CROSSINGS)
+    def test_reports_where_it_is_told_to(
+        self, run: CurrentRun, real: Any, crossing: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with use_run(run), changed(FENCE="report"):
+            crossing(real)
+        assert f"{TEST_ID} touched a row of host_person" in caplog.text
+        assert not Person.objects.filter(name="real").exists()
+
+    @pytest.mark.parametrize("crossing", CROSSINGS)
+    def test_is_silent_where_it_is_off_and_without_a_run(
+        self, run: CurrentRun, real: Any, crossing: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        if run.pk % 2:
+            crossing(real)
+        else:
+            with use_run(run), changed(FENCE="off"):
+                crossing(real)
+        assert not Person.objects.filter(name="real").exists()
+        assert "touched" not in caplog.text
+
+    def test_takes_a_write_that_changes_nothing_for_none(self, run: CurrentRun, real: Any) -> None:
+        with use_run(run):
+            real.save()
+            Person.objects.update(name=F("name"))
+
+    def test_keeps_a_cascade_off_a_real_row(self, run: CurrentRun, real: Any) -> None:
+        with use_run(run):
+            boss = Person.objects.create(name="boss")
+        Person.objects.filter(pk=real.pk).update(boss=boss)
+        with use_run(run), pytest.raises(TestRunTouchedRealRow), transaction.atomic():
+            boss.delete()
+
+    def test_holds_in_an_operation_of_the_api_too(self, real: Any) -> None:
+        def work(call: Any) -> None:
+            call.create("voucher")
+            Person.objects.filter(pk=real.pk).update(name="x")
+
+        with pytest.raises(TestRunTouchedRealRow):
+            perform(work)
+        assert not TestEntity.objects.exists()
+        assert not Voucher.objects.exists()
+
+    def test_lets_an_operation_change_what_it_has_just_made(self) -> None:
+        def work(call: Any) -> None:
+            voucher = call.create("voucher")
+            voucher.note = "changed"
+            voucher.save()
+            label = Label.objects.create(text="on the way")
+            Label.objects.filter(pk=label.pk).update(text="changed")
+            Label.objects.create(text="gone").delete()
+
+        perform(work)
+        assert Voucher.objects.get().note == "changed"
+        assert [(each.model, each.origin, each.ordinal) for each in TestEntity.objects.standing()] == [
+            ("host.voucher", "requested", 1),
+            ("host.label", "on_the_way", 2),
+        ]
+
+    def test_knows_what_an_operation_has_made_since_something_was_rolled_back(self) -> None:
+        def work(call: Any) -> None:
+            kept = Label.objects.create(text="kept")
+            with pytest.raises(ZeroDivisionError), transaction.atomic():
+                lost = Label.objects.create(text="lost")
+                Label.objects.filter(pk=lost.pk).update(text="changed")
+                raise ZeroDivisionError
+            Label.objects.filter(pk=kept.pk).update(text="changed")
+            again = Label.objects.create(text="again")
+            Label.objects.filter(pk=again.pk).update(text="changed again")
+
+        perform(work)
+        assert entered() == label_keys("changed", "changed again")
+        assert list(TestEntity.objects.values_list("ordinal", flat=True)) == [1, 2]
+
+    @pytest.mark.django_db(transaction=True)
+    def test_and_capture_go_on_after_an_operation_has_committed(self) -> None:
+        def work(call: Any) -> None:
+            call.create("voucher")
+            transaction.on_commit(lambda: Label.objects.create(text="later"))
+
+        perform(work)
+        assert set(label_keys("later")) <= set(entered())
+
+    @on_postgresql
+    @pytest.mark.django_db(transaction=True)
+    def test_keeps_a_run_from_emptying_a_table(self, run: CurrentRun, real: Any) -> None:
+        with use_run(run), pytest.raises(TestRunTouchedRealRow), transaction.atomic():
+            sql("TRUNCATE host_person CASCADE")
+        assert Person.objects.exists()
+
+    @on_sqlite
+    @pytest.mark.parametrize("verb", ["REPLACE INTO", "INSERT OR REPLACE INTO", "/* x */ replace into"])
+    def test_keeps_a_run_from_replacing_rows(self, run: CurrentRun, real: Any, verb: str) -> None:
+        statement = f"{verb} host_person (id, name) VALUES ({real.pk}, 'x')"
+        with use_run(run):
+            with pytest.raises(TestRunTouchedRealRow), transaction.atomic():
+                sql(statement)
+            with changed(FENCE="off"):
+                sql(statement)
+        assert not TestEntity.objects.exists()
+
+
+class TestAStatement:
+    def test_of_no_run_is_sent_as_it_is(self) -> None:
+        with CaptureQueriesContext(connection) as queries:
+            Label.objects.create(text="a")
+        assert not [each for each in queries if "stagehand" in each["sql"]]
+
+    def test_is_watched_once_a_connection(self) -> None:
+        name_statements()
+        name_statements()
+        assert connection.execute_wrappers.count(_in_its_name) == 1
+
+    @on_postgresql
+    @pytest.mark.django_db(transaction=True)
+    def test_says_its_run_in_every_form_that_a_cursor_takes(self, run: CurrentRun) -> None:
+        from django.db.backends.postgresql.psycopg_any import sql as composed
 
         text = "SELECT current_query()"
-        composed = sql.SQL("{} current_query()").format(sql.SQL("SELECT"))
-        with use_run(RUN):
-            for statement in (text, text.encode(), sql.SQL(text), composed):
-                assert arrived(statement) == TAG + text
-
-    def test_nothing_is_tagged_before_the_run_and_after_it(self) -> None:
-        assert arrived() == "SELECT current_query()"
-        with use_run(RUN):
-            with use_run(OTHER):
-                assert arrived().startswith("/*stagehand run=13*/ ")
-            with use_run(None):
-                assert arrived() == "SELECT current_query()"
-            assert arrived() == TAG + "SELECT current_query()"
-        assert arrived() == "SELECT current_query()"
-
-    def test_the_orm_s_statements_and_savepoints_are_tagged(self) -> None:
-        def work() -> None:
-            with transaction.atomic():
-                label = Label.objects.create(text="a")
-                Label.objects.filter(pk=label.pk).update(text=F("text"))
-                list(Label.objects.raw("SELECT * FROM host_label WHERE text = %s", ["100%"]))
-                label.delete()
-
-        with use_run(RUN):
-            statements = sent(work)
-        assert len(statements) >= 6
-        assert [each for each in statements if not each.startswith(TAG)] == []
-        assert [each for each in sent(work) if "stagehand" in each] == []
-
-    def test_each_of_executemany_is_tagged(self) -> None:
-        with connection.cursor() as cursor, use_run(RUN):
-            cursor.execute("CREATE TEMP TABLE heard (text text DEFAULT current_query(), number int)")
-            cursor.executemany("INSERT INTO heard (number) VALUES (%s)", [[1], [2], [3]])
-            cursor.execute("SELECT text FROM heard")
-            assert [row[0].startswith(TAG) for row in cursor.fetchall()] == [True] * 3
-            cursor.execute("DROP TABLE heard")
-
-    @pytest.mark.parametrize("autocommit", [True, False])
-    @pytest.mark.django_db(transaction=True)
-    def test_what_a_named_cursor_declares_is_tagged(self, autocommit: bool) -> None:
-        Label.objects.bulk_create([Label(text=str(number)) for number in range(5)])
-
-        def look() -> list[str]:
-            rows = Label.objects.order_by("pk").iterator(chunk_size=2)
-            next(rows)
-            declared: list[str] = []
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT statement FROM pg_cursors WHERE name LIKE '\\_django\\_curs%'")
-                declared += [row[0] for row in cursor.fetchall()]
-            assert len(list(rows)) == 4
-            return declared
-
-        with use_run(RUN):
-            if autocommit:
-                [statement] = look()
-            else:
-                with transaction.atomic():
-                    [statement] = look()
-        assert statement.startswith("DECLARE ")
-        assert f" FOR {TAG}SELECT" in statement
-
-    @pytest.mark.django_db(transaction=True)
-    def test_in_autocommit_and_in_a_transaction_and_not_after_them(self) -> None:
-        with use_run(RUN):
-            assert arrived().startswith(TAG)
-        assert not arrived().startswith(TAG)
-        with transaction.atomic():
-            with use_run(RUN):
-                assert arrived().startswith(TAG)
-            assert not arrived().startswith(TAG)
-
-    @pytest.mark.django_db(transaction=True)
-    def test_threads_do_not_get_one_anothers_run(self) -> None:
-        def ask(number: int) -> bool:
-            run = CurrentRun(number, "x") if number % 3 else None
-            with use_run(run):
-                got = arrived_and_closed()
-            return got == (f"/*stagehand run={number}*/ " if run else "") + "SELECT current_query()"
-
-        with ThreadPoolExecutor(8) as pool:
-            assert all(pool.map(ask, range(64)))
-
-    @pytest.mark.django_db(transaction=True)
-    def test_tasks_of_asyncio_do_not_get_one_anothers_run(self) -> None:
-        async def ask(number: int) -> bool:
-            run = CurrentRun(number, "x") if number % 3 else None
-            with use_run(run):
-                await asyncio.sleep(0)
-                got = await sync_to_async(arrived_and_closed, thread_sensitive=False)()
-                await asyncio.sleep(0)
-            return got == (f"/*stagehand run={number}*/ " if run else "") + "SELECT current_query()"
-
-        async def all_at_once() -> list[bool]:
-            return await asyncio.gather(*(ask(number) for number in range(64)))
-
-        assert all(asyncio.run(all_at_once()))
-
-    def test_a_new_connection_tags_too(self) -> None:
-        def ask() -> str:
-            with use_run(RUN):
-                return arrived()
-
-        thread, results = in_thread(ask)
-        thread.join()
-        assert results == [TAG + "SELECT current_query()"]
-
-    @pytest.mark.django_db(transaction=True)
-    def test_a_connection_that_is_made_within_somebodys_wrapper_goes_on_tagging(self) -> None:
-        connection.close()
-        connection.execute_wrappers.clear()
-        with connection.execute_wrapper(lambda execute, *arguments: execute(*arguments)):
-            arrived()
-        with use_run(RUN):
-            assert arrived().startswith(TAG)
-        assert connection.execute_wrappers == [_put_run_before]
-
-    @pytest.mark.django_db(transaction=True)
-    def test_is_put_on_each_connection_once(self) -> None:
-        tag_statements()
-        connection.close()
-        arrived()
-        tag_statements()
-        assert connection.execute_wrappers.count(_put_run_before) == 1
-        with use_run(RUN):
-            assert arrived() == TAG + "SELECT current_query()"
-
-    def test_a_copy_passes_it_by(self) -> None:
-        with connection.cursor() as cursor, use_run(RUN):
-            with cursor.copy("COPY (SELECT current_query()) TO STDOUT") as copy:
-                assert b"".join(copy).startswith(b"COPY")
+        with use_run(run):
+            for statement in (text, text.encode(), composed.SQL(text)):
+                [[arrived]] = sql(statement)  # type: ignore[arg-type]
+                assert arrived == f"/*stagehand:capture run={run.pk} fence=block*/ {text}"
+            rows = Label.objects.iterator(chunk_size=2)
+            assert list(rows) == []
+        assert sql(text) == [(text,)]
 
 
-@pytest.mark.skipif(connection.vendor == "postgresql", reason="it reads them")
-def test_a_database_that_cannot_read_it_is_sent_nothing() -> None:
-    assert _put_run_before not in connection.execute_wrappers
-
-    def work() -> None:
-        with transaction.atomic():
-            Label.objects.bulk_create([Label(text=str(number)) for number in range(3)])
-            with connection.cursor() as cursor:
-                cursor.executemany("INSERT INTO host_label (text) VALUES (%s)", [["a"], ["b"]])
-            assert len(list(Label.objects.iterator(chunk_size=2))) == 5
-
-    with use_run(RUN):
-        assert [each for each in sent(work) if "stagehand" in each] == []
+@pytest.fixture(autouse=True)
+def _no_leftovers(db: None) -> Iterator[None]:
+    yield
+    assert not StatementUnderWay.objects.exists()

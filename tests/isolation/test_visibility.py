@@ -22,8 +22,8 @@ from django.views.generic import ListView
 from stagehand_testdata.context import CurrentRun, use_run
 from stagehand_testdata.exceptions import ConfigurationError
 from stagehand_testdata.isolation.capture import recording_inserts
-from stagehand_testdata.isolation.visibility import MARK, TestDataManager, hide_test_data, unhidable
-from stagehand_testdata.models import TestEntity
+from stagehand_testdata.isolation.visibility import TestDataManager, hide_test_data, unhidable
+from stagehand_testdata.models import MARK, TestEntity
 from stagehand_testdata.operations import runs
 from stagehand_testdata.operations.purge.purge import purge_run
 from tests.conftest import Wire

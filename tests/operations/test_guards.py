@@ -49,8 +49,18 @@ def tables() -> set[str]:
 
 
 class TestWhatIsGuarded:
-    def test_is_what_registered_rows_reach(self) -> None:
-        with registered(book=factories.BookFactory):
+    def test_is_every_table_of_the_product(self) -> None:
+        with registered():
+            assert {"host_book", "host_voucher", "auth_user", "auth_user_groups"} <= tables()
+
+    @pytest.mark.parametrize("left_alone", ["host", "host.Label"])
+    def test_is_not_what_is_left_alone(self, left_alone: str) -> None:
+        with registered(), changed(LEFT_ALONE=[left_alone]):
+            assert "host_label" not in tables()
+            assert ("host_voucher" in tables()) is (left_alone == "host.Label")
+
+    def test_is_what_registered_rows_reach_though_it_is_left_alone(self) -> None:
+        with registered(book=factories.BookFactory), changed(LEFT_ALONE=["host", "auth"]):
             found = tables()
         assert {"host_book", "host_book_labels", "host_chapter", "host_review", "host_loan"} <= found
         assert {"host_note"} <= found  # it can point at anything
@@ -63,8 +73,9 @@ class TestWhatIsGuarded:
 
     def test_is_what_the_ledger_holds_though_it_is_registered_no_more(self) -> None:
         create(factories.VoucherFactory)
-        with registered():
+        with registered(), changed(LEFT_ALONE=["host"]):
             assert "host_voucher" in tables()
+            assert "host_person" not in tables()
 
     def test_is_nothing_of_our_own_and_of_the_framework(self) -> None:
         found = tables()
@@ -86,8 +97,20 @@ class TestWhatIsGuarded:
     def test_knows_key_columns_and_what_is_exempt(self) -> None:
         found = {each.table: each for each in guards.guardable()}
         assert found["host_restaurant"] == GuardedTable(
-            "host_restaurant", "host.restaurant", ("place_ptr_id",), "key_bigint", ("place_ptr_id", "serves")
+            "host_restaurant",
+            "host.restaurant",
+            ("place_ptr_id",),
+            "key_bigint",
+            ("place_ptr_id", "serves"),
+            type="restaurant",
         )
+        assert (found["host_flyer"].mark, found["host_billboard"].mark) == ("test_run_id", "")
+
+    def test_knows_what_a_run_may_change_in_any_row(self) -> None:
+        with changed(FENCE_EXEMPT=["host.Restaurant", "HOST.person.Boss", "host.person.name"]):
+            found = {each.table: each for each in guards.guardable()}
+        assert found["host_restaurant"].free == found["host_restaurant"].columns
+        assert (found["host_person"].free, found["host_place"].free) == (("name", "boss_id"), ())
         assert (found["host_author"].key, found["host_voucher"].key) == ("key_uuid", "key_text")
 
     def test_exempts_a_trees_own_columns_where_a_model_has_all_of_them(
@@ -120,6 +143,7 @@ class TestWhatIsGuarded:
             key.__dict__["fields"] = tuple(parts)
         monkeypatch.setattr(models.Label._meta, "pk", key)
         monkeypatch.setattr(guards, "_within_reach", lambda: {models.Label})
+        monkeypatch.setattr(guards, "_is_left_alone", lambda model: True)
         [status] = guards.status(ALIAS)
         if reason is None:
             assert status.state is State.NOT_INSTALLED
@@ -238,7 +262,7 @@ class TestInstalling:
         assert status_of().reason == ""
 
     def test_takes_down_what_left_the_registry(self) -> None:
-        with registered(voucher=factories.VoucherFactory):
+        with registered(voucher=factories.VoucherFactory), changed(LEFT_ALONE=["host"]):
             assert status_of().reason == "no longer wanted"
             changes = guards.install(ALIAS)
             assert guards.Change(TABLE, "no longer wanted: removed") in changes
@@ -249,7 +273,7 @@ class TestInstalling:
         Guard.objects.filter(table=TABLE).delete()
         assert status_of().state is State.NOT_INSTALLED
         assert not status_of().broken
-        with registered(voucher=factories.VoucherFactory):
+        with registered(voucher=factories.VoucherFactory), changed(LEFT_ALONE=["host"]):
             guards.install(ALIAS)
         assert NAME not in database(ALIAS).held_guards()
 

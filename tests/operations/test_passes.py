@@ -40,7 +40,7 @@ def let_pass(run: TestRun, **changes: Any) -> None:
 
 class TestAPass:
     def test_names_its_run(self, run: TestRun, token: str) -> None:
-        assert passes.admit(token) == CurrentRun(run.pk, TEST_ID)
+        assert passes.admit(token) == CurrentRun(run.pk, TEST_ID, captured=True, fenced=True)
         passes.require(token, TEST_ID)
         passes.require(token, None)
 
@@ -78,7 +78,7 @@ class TestAPass:
     def test_that_is_handed_on_counts_until_the_run_ends(self, run: TestRun) -> None:
         with changed(PASS_MINUTES=1e-9):
             token = passes.hand_on(CurrentRun(run.pk, TEST_ID))
-        assert passes.admit(token) == CurrentRun(run.pk, TEST_ID)
+        assert passes.admit(token) == CurrentRun(run.pk, TEST_ID, captured=True, fenced=True)
         assert purge.purge_run(run).success
         assert passes.admit(token) is None
 
