@@ -601,14 +601,14 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "each receipt tells of everything again",
         PLAN,
-        '        removed.subtract(earlier["removed"])\n',
+        '        found.removed.subtract(earlier["removed"])\n',
         "",
         (f"{T_GAPS}::test_each_receipt_tells_what_its_own_purge_did",),
     ),
     Bug(
         "each receipt tells again of what others removed",
         PLAN,
-        '        gone.subtract(earlier["alreadyGone"])\n',
+        '        found.gone.subtract(earlier["alreadyGone"])\n',
         "",
         (f"{T_GAPS}::test_each_receipt_tells_what_its_own_purge_did",),
     ),
