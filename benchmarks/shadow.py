@@ -16,23 +16,33 @@ from .creating import open_run
 
 
 def tasks() -> dict[str, tuple[Callable[[], None], Callable[[], None]]]:
-    return {
-        "real": (open_run, lambda: make(shadow.Mode.LIVE)),
-        "shadow": (open_run, lambda: make(shadow.Mode.SHADOW)),
-        "deep: real, and rolled back": (open_run, lambda: make(shadow.Mode.DEEP)),
+    names = {
+        "real": shadow.Mode.LIVE,
+        "shadow": shadow.Mode.SHADOW,
+        "deep: real, and rolled back": shadow.Mode.DEEP,
     }
+    return {name: of(mode) for name, mode in names.items()}
 
 
-def make(mode: shadow.Mode) -> None:
-    test_id = TestRun.objects.latest("pk").test_id
-    shadow.perform(mode, test_id, "", lambda call: wire.create_booking_scenario(call, {}))
+def of(mode: shadow.Mode) -> tuple[Callable[[], None], Callable[[], None]]:
+    opened: list[str] = []
+
+    def prepare() -> None:
+        open_run()
+        opened[:] = [TestRun.objects.latest("pk").test_id]
+
+    def timed() -> None:
+        shadow.perform(mode, opened[0], "", lambda call: wire.create_booking_scenario(call, {}))
+
+    return prepare, timed
 
 
 def count_statements() -> str:
     """What one shadow call of a new run sends, as Django's own log of statements has it."""
-    open_run()
+    prepare, make = of(shadow.Mode.SHADOW)
+    prepare()
     with CaptureQueriesContext(connection) as sent:
-        make(shadow.Mode.SHADOW)
+        make()
     tables = {
         model._meta.db_table
         for model in apps.get_models(include_auto_created=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 from django.apps import apps
@@ -36,8 +37,7 @@ class Watch:
         self._refused: NeedsDeep | None = None
         self._host_runs = False
         self._alias = router.db_for_write(TestEntity)
-        config = apps.get_app_config(TestEntity._meta.app_label)
-        self._ledger = {model._meta.db_table for model in config.get_models()}
+        self._ledger = _ledger_tables()
 
     def __call__(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]
@@ -88,6 +88,12 @@ def watching_statements() -> Iterator[Watch]:
         for connection in connections.all():
             stack.enter_context(connection.execute_wrapper(watch))
         yield watch
+
+
+@cache
+def _ledger_tables() -> set[str]:
+    config = apps.get_app_config(TestEntity._meta.app_label)
+    return {model._meta.db_table for model in config.get_models()}
 
 
 def _tables(sql: Any) -> set[str]:
