@@ -25,12 +25,14 @@ def main() -> int:
     from django.db import connection
     from django.test.utils import setup_databases, teardown_databases
 
-    from . import creating, guards, purging
+    from . import creating, guards, purging, shadow
 
     databases = setup_databases(verbosity=0, interactive=False)
     try:
         print(f"{connection.vendor}, Django {django.__version__}, Python {sys.version.split()[0]}\n")
         report("A booking scenario of 6 rows", creating.tasks(), options.rounds)
+        report("A booking scenario of 6 rows as a shadow", shadow.tasks(), options.rounds)
+        print(f"  a shadow call: {shadow.count_statements()}\n")
         report(
             f"Removing {2 * options.rows} rows of 2 tables",
             purging.tasks(options.rows),

@@ -121,6 +121,7 @@ STAGEHAND_TESTDATA = {
     "EMAIL_BACKEND": env.str(
         "STAGEHAND_TESTDATA_EMAIL_BACKEND", default="django.core.mail.backends.console.EmailBackend"
     ),
+    "FORCE_SHADOW": env.bool("STAGEHAND_TESTDATA_FORCE_SHADOW", default=False),
     "REFERENCE_MODELS": env.list("STAGEHAND_TESTDATA_REFERENCE_MODELS", default=[]),
     "MAX_BODY_BYTES": env.int("STAGEHAND_TESTDATA_MAX_BODY_BYTES", default=1024 * 1024),
     "MAX_BODY_DEPTH": env.int("STAGEHAND_TESTDATA_MAX_BODY_DEPTH", default=20),

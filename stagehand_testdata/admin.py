@@ -447,6 +447,8 @@ class TestRunAdmin(LedgerAdmin):
         said = f"removed {in_words(receipt['removed'])}"
         if receipt["alreadyGone"]:
             said += f"; already gone: {in_words(receipt['alreadyGone'])}"
+        if receipt["shadow"]["entries"]:
+            said += f"; shadows closed: {in_words(receipt['shadow']['entries'])}"
         self.log_change(request, run, f"Purged: {said}. {outcome.message}".strip())
         if outcome.success:
             self.message_user(request, f"{run}: {said}. The run is closed.", messages.SUCCESS)

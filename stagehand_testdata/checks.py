@@ -24,10 +24,10 @@ from django.utils.module_loading import import_string
 from .conf import NAME, Settings, raw, settings
 from .databases import database
 from .exceptions import ConfigurationError, DuplicateName
-from .isolation.mail import TestDataEmailBackend
+from .isolation.mail import OUR_BACKEND, TestDataEmailBackend, is_held_back
 from .isolation.statements import FENCES
 from .isolation.visibility import HidesTestData, unhidable
-from .operations import guards
+from .operations import copies, guards
 from .operations.entities import settable_fields, unownable
 from .operations.runs import ledger_alias
 from .registry import EntityType, ExternalType, load_registry
@@ -35,18 +35,14 @@ from .registry import EntityType, ExternalType, load_registry
 Messages = Iterator[CheckMessage]
 
 _MIDDLEWARE = "stagehand_testdata.middleware.test_run_middleware"
-OUR_BACKEND = f"{TestDataEmailBackend.__module__}.{TestDataEmailBackend.__qualname__}"
-_SENDING_NOTHING = {
-    f"django.core.mail.backends.{name}.EmailBackend" for name in ("console", "dummy", "filebased", "locmem")
-}
 
 
 @register(Tags.compatibility)
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E005, W024, E025, E031, E032: the settings by themselves."""
+    """E001 to E005, W024, E025, E027, E031, E032: the settings by themselves."""
     if not isinstance(getattr(django_settings, NAME, {}), dict):
         return [Error(f"{NAME} is not a dict.", hint=f"{NAME} = {{'ENABLED': …}}", id="stagehand.E001")]
-    return [*_unknown_or_mistyped(), *_gate(), *_labels(), *_fence(), *_mail()]
+    return [*_unknown_or_mistyped(), *_gate(), *_labels(), *_fence(), *_mail(), *_copies()]
 
 
 @register(Tags.caches)
@@ -74,7 +70,7 @@ def check_caches(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
 
 @register(Tags.models)
 def check_registry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E010 to E013, W014, E015: the registrations. Factories are imported only where the gate can open."""
+    """E010 to E013, W014, E015, E028: the registrations. Factories are imported only where the gate opens."""
     if settings.ENABLED is False:
         return list(_paths_only())
     registry = load_registry()
@@ -83,7 +79,7 @@ def check_registry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
         found += _entity_type(entity_type)
     for external_type in registry.external_types:
         found += _external_type(external_type)
-    return found
+    return [*found, *_uncopiable()]
 
 
 @register(Tags.models)
@@ -104,6 +100,17 @@ def check_guards(
     if alias not in (databases or ()) or not guards.can_tell(alias):
         return []
     return list(_guards(alias))
+
+
+def _uncopiable() -> Messages:
+    for rules in copies.allowed().values():
+        reason = unownable(rules.model)
+        if reason is not None:
+            yield Error(
+                f"SHADOW_COPIES lists a model whose copies cannot be owned safely: {reason}",
+                hint="Take it off the list.",
+                id="stagehand.E028",
+            )
 
 
 def _visibility() -> Messages:
@@ -244,8 +251,7 @@ def _is_there(name: Any, parts: Sequence[int]) -> bool:
 
 
 def _mail() -> Messages:
-    used = set(_mail_backends())
-    if settings.ENABLED is not False and used - {OUR_BACKEND, *_SENDING_NOTHING}:
+    if settings.ENABLED is not False and not is_held_back():
         yield checks.Warning(
             "Test data can be made here, and e-mail does not go through TestDataEmailBackend: mails to test"
             " addresses, and from test runs to anybody, leave.",
@@ -268,14 +274,16 @@ def _mail() -> Messages:
         )
 
 
-def _mail_backends() -> Iterator[str]:
-    """The e-mail backends that the host uses. Django 6.1 has MAILERS, and then no EMAIL_BACKEND."""
-    mailers: Any = getattr(django_settings, "MAILERS", None)
-    if mailers is None:
-        yield django_settings.EMAIL_BACKEND
-        return
-    for mailer in mailers.values():
-        yield mailer.get("BACKEND", Settings.EMAIL_BACKEND.default)
+def _copies() -> Messages:
+    listed: Any = settings.SHADOW_COPIES
+    for label, options in listed.items() if isinstance(listed, Mapping) else ():
+        for fault in copies.faults(label, options):
+            yield Error(
+                f"SHADOW_COPIES: {fault}.",
+                hint='Write {"app.Model": {"keep": ["column"], "replace": {"column": value}}};'
+                " see docs/shadow.md.",
+                id="stagehand.E027",
+            )
 
 
 def _paths_only() -> Messages:

@@ -53,6 +53,8 @@ class Settings:
     PASS_MINUTES = Setting[float](60, int, float)
     EMAIL_BACKEND = Setting("django.core.mail.backends.smtp.EmailBackend")
     ENTITY_TYPES = Setting[Mapping[str, Any]]({}, Mapping)
+    FORCE_SHADOW = Setting(False)
+    SHADOW_COPIES = Setting[Mapping[str, Any]]({}, Mapping)
     REFERENCE_MODELS = Setting[Sequence[str]]((), list, tuple)
     FENCE = Setting("block")
     FENCE_EXEMPT = Setting[Sequence[str]]((), list, tuple)

@@ -14,6 +14,9 @@ Which HTTP status a code becomes is said in one place, `api/errors.py`.
     │   ├── TestIdMismatch      test_id_mismatch
     │   ├── InvalidPass         invalid_pass
     │   ├── BodyTooLarge        body_too_large
+    │   ├── ShadowId            shadow_id
+    │   ├── NotShadow           not_shadow
+    │   ├── NeedsDeep           needs_deep
     │   └── UnknownOperation    unknown_operation
     ├── NotFound                not_found
     │   ├── NotInRun            not_in_run
@@ -103,6 +106,28 @@ class BodyTooLarge(InvalidInput):
     """The request body is too large."""
 
     code = "body_too_large"
+
+
+class ShadowId(InvalidInput):
+    """That is the id of a shadow row: only a shadow call of its run can name it."""
+
+    code = "shadow_id"
+
+
+class NotShadow(InvalidInput):
+    """A shadow call can name shadow rows of its run alone."""
+
+    code = "not_shadow"
+
+
+class NeedsDeep(InvalidInput):
+    """This cannot be done without the database: send 'deep' with 'shadow'."""
+
+    code = "needs_deep"
+
+    def __init__(self, message: str | None = None) -> None:
+        advice = "Send 'deep' with 'shadow': the real creation, rolled back."
+        super().__init__(f"{message} {advice}" if message else None)
 
 
 class UnknownOperation(InvalidInput):

@@ -7,6 +7,7 @@ table.
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from django.db import models
 from django.db.models import F, OuterRef, Q, Value
 from django.db.models.functions import Cast, Concat, Now
 
+from .exceptions import NeedsDeep
 from .indexes import StandingIndex
 from .seeding import SEED_LIMIT
 
@@ -110,6 +112,33 @@ class TestRun(models.Model):
         return self.test_id
 
 
+class ShadowKey(str):
+    """The id of a shadow row: a text that no key reads like, whatever kind of key the model has.
+
+    It names the run and the ordinal of its entry. It is no number: whoever asks the database for its row
+    fails before the question is one.
+    """
+
+    __slots__ = ()
+    _PATTERN = re.compile(r"shadow-([0-9]{1,18})-([0-9]{1,18})")
+
+    @classmethod
+    def of(cls, run_id: int, ordinal: int) -> ShadowKey:
+        return cls(f"shadow-{run_id}-{ordinal}")
+
+    @classmethod
+    def read(cls, value: Any) -> ShadowKey | None:
+        """The value as such an id; None where it is none."""
+        return cls(value) if isinstance(value, str) and cls._PATTERN.fullmatch(value) else None
+
+    @property
+    def ordinal(self) -> int:
+        return int(self.rpartition("-")[2])
+
+    def __int__(self) -> int:
+        raise NeedsDeep(f"The database was asked about {self}, a shadow row, which is not in it.")
+
+
 class Key(NamedTuple):
     """A primary key in the forms in which the ledger keeps it.
 
@@ -123,6 +152,8 @@ class Key(NamedTuple):
     @classmethod
     def of(cls, model: type[models.Model], value: Any) -> Key:
         """Raises ValueError where the key is none or too long to be kept."""
+        if isinstance(value, ShadowKey):
+            return cls(str(value), None, None)
         if isinstance(value, tuple):
             text = json.dumps([str(part) for part in value])
         else:
@@ -157,6 +188,10 @@ class TestEntityQuerySet(models.QuerySet["TestEntity"]):
         """Entries whose row is still there for all we know: live ones and quarantined ones."""
         return self.filter(tombstone=0)
 
+    def with_rows(self) -> TestEntityQuerySet:
+        """Without what is outside the database, and without shadows: neither has a row of the host's."""
+        return self.exclude(origin__in=(TestEntity.Origin.EXTERNAL, TestEntity.Origin.SHADOW))
+
     def of_model(self, model: type[models.Model]) -> TestEntityQuerySet:
         return self.filter(model=model._meta.concrete_model._meta.label_lower)  # type: ignore[union-attr]
 
@@ -181,6 +216,8 @@ class TestEntity(models.Model):
     KEY_LENGTH = 255
     #: What stands before the type of an external thing, in the place of its model.
     EXTERNAL_PREFIX = "external."
+    #: What stands before the model of a shadow entry: no look for the entries of a model's rows finds it.
+    SHADOW_PREFIX = "shadow."
 
     class Origin(models.TextChoices):
         REQUESTED = "requested", "asked for"
@@ -216,6 +253,9 @@ class TestEntity(models.Model):
     reference = models.CharField(
         max_length=255, blank=True, default="", help_text="What an outside system calls it."
     )
+    shadow_row = models.JSONField(
+        null=True, blank=True, editable=False, help_text="What a shadow entry has in the place of a row."
+    )
     # 0 while the row stands, the entry's own id afterwards: a key is unique among standing rows only,
     # on databases that have no partial unique index too.
     tombstone = models.BigIntegerField(default=0, editable=False)
@@ -246,6 +286,11 @@ class TestEntity(models.Model):
 
     def __str__(self) -> str:
         return f"{self.type} {self.key_text}"
+
+    @classmethod
+    def is_shadow(cls, label: str) -> bool:
+        """Whether that is what a shadow entry has for its model; an app may be called `shadow` too."""
+        return label.startswith(cls.SHADOW_PREFIX) and label.count(".") > 1
 
     def row_key(self, model: Model) -> Any:
         """The primary key of the entry's row, as `model` has it in Python."""

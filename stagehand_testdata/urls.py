@@ -27,6 +27,7 @@ def _routes() -> Iterator[tuple[str, type[Any], dict[str, Any], str]]:
     yield "verify-access", OperationViewSet, {"post": "verify_access"}, "verify-access"
     yield "cleanup", OperationViewSet, {"post": "cleanup"}, "cleanup"
     yield "batch", OperationViewSet, {"post": "batch"}, "batch"
+    yield "shadow-copies", OperationViewSet, {"post": "shadow_copy"}, "shadow-copies"
     yield "runs", RunViewSet, {"get": "list"}, "runs"
     run = {"get": "retrieve", "patch": "partial_update", "delete": "destroy"}
     yield "runs/<str:testId>", RunViewSet, run, "run"

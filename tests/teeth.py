@@ -606,14 +606,14 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "each receipt tells of everything again",
         PLAN,
-        '        removed.subtract(earlier["removed"])\n',
+        '        found.removed.subtract(earlier["removed"])\n',
         "",
         (f"{T_GAPS}::test_each_receipt_tells_what_its_own_purge_did",),
     ),
     Bug(
         "each receipt tells again of what others removed",
         PLAN,
-        '        gone.subtract(earlier["alreadyGone"])\n',
+        '        found.gone.subtract(earlier["alreadyGone"])\n',
         "",
         (f"{T_GAPS}::test_each_receipt_tells_what_its_own_purge_did",),
     ),
@@ -978,7 +978,7 @@ BUGS: tuple[Bug, ...] = (
         "the fence lets a run change another run's rows",
         POSTGRESQL,
         "SELECT count(*) INTO asked WHERE {fenced}NOT EXISTS (\n"
-        "          SELECT 1 FROM {ledger} AS entry WHERE {entry_of_old} AND entry.run_id = test);\n",
+        "          SELECT 1 FROM {ledger} AS entry WHERE {entry_of_old} AND entry.run_id + 0 = test);\n",
         "SELECT count(*) INTO asked WHERE {fenced}NOT EXISTS (\n"
         "          SELECT 1 FROM {ledger} AS entry WHERE {entry_of_old});\n",
         (f"{T_STATEMENTS}::TestTheFence",),

@@ -392,3 +392,37 @@ class TestCaches:
     def test_are_no_matter_where_no_request_comes_under_a_run(self) -> None:
         with override_settings(MIDDLEWARE=[]):
             assert not self.problems(pages={"BACKEND": self.LOCAL})
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        {"nowhere.Model": {}},
+        {5: {}},
+        {"host.Author": None},
+        {"host.Author": {"kept": []}},
+        {"host.Author": {"keep": "name"}},
+        {"host.Author": {"replace": ["name"]}},
+        {"host.Author": {"keep": ["colour"]}},
+        {"host.Author": {"replace": {"id": 1}}},
+        {"auth.User": {"replace": {"is_staff": True}}},
+        {"auth.User": {"keep": ["password"]}},
+        {"auth.User": {"keep": ["username"]}},
+    ],
+)
+def test_stagehand_E027_a_bad_rule_for_copies(listed: Any) -> None:
+    [problem] = settings_problems(SHADOW_COPIES=listed)
+    assert problem.id == "stagehand.E027"
+    assert problem.hint
+
+
+def test_stagehand_E027_not_for_good_rules() -> None:
+    rules = {"host.Author": {"keep": ["name"]}, "auth.User": {"replace": {"first_name": "Ann"}}}
+    assert settings_problems(SHADOW_COPIES=rules) == []
+
+
+def test_stagehand_E028_copies_that_cannot_be_owned() -> None:
+    with changed(SHADOW_COPIES={"auth.Group": {}, "host.Author": {}}):
+        [problem] = check_registry(None)
+    assert problem.id == "stagehand.E028"
+    assert "auth.Group" in problem.msg

@@ -32,7 +32,7 @@ class StrictSerializer(serializers.Serializer[Any]):
         return super().to_internal_value(data)
 
 
-class FrameSerializer(StrictSerializer):
+class RunFrameSerializer(StrictSerializer):
     """What the document's client sends with every operation; it decides nothing but how strict to be."""
 
     testId = Text(required=False, help_text="The same as the X-Test-ID header.")
@@ -55,15 +55,24 @@ class FrameSerializer(StrictSerializer):
         return value
 
 
-class VerifyAccessSerializer(FrameSerializer):
+class FrameSerializer(RunFrameSerializer):
+    """What every operation that creates takes."""
+
+    shadow = Flag(required=False, help_text="The same answer, and no row, query or signal.")
+    deep = Flag(required=False, help_text="With shadow: the real creation, rolled back.")
+
+
+class VerifyAccessSerializer(RunFrameSerializer):
     seed = Whole(required=False, min_value=0, max_value=SEED_LIMIT - 1)
     shadow = Flag(required=False)
     testUserEmail = serializers.EmailField(required=False, max_length=254)
     label = Text(required=False, allow_blank=True, max_length=200)  # type: ignore[assignment]
 
     def validate_shadow(self, value: bool) -> bool:
-        if value:
-            raise serializers.ValidationError("Shadow runs are not available on this server.")
+        if value and not settings.FORCE_SHADOW:
+            raise serializers.ValidationError(
+                "A run is not shadow as a whole here (FORCE_SHADOW): send it with each call that creates."
+            )
         return value
 
 
@@ -77,12 +86,17 @@ class ListedSerializer(StrictSerializer):
     scope = Text(required=False, max_length=64)
 
 
-class CleanupSerializer(FrameSerializer):
+class CleanupSerializer(RunFrameSerializer):
     createdData = ListedSerializer(many=True, required=False, max_length=10_000)  # type: ignore[call-arg]
 
 
-class RenewSerializer(FrameSerializer):
+class RenewSerializer(RunFrameSerializer):
     label = Text(required=False, allow_blank=True, max_length=200)  # type: ignore[assignment]
+
+
+class ShadowCopySerializer(RunFrameSerializer):
+    model = Text(max_length=128, help_text="app.Model, one of SHADOW_COPIES.")
+    id = Identifier(help_text="The key of the row to copy.")
 
 
 class CreateEntitiesSerializer(FrameSerializer):
@@ -104,6 +118,13 @@ class CreateEntitiesSerializer(FrameSerializer):
 
 
 # --- answers ---------------------------------------------------------------------------------------------
+
+
+class CreatedSerializer(serializers.Serializer[Any]):
+    """What every answer to a creating call may say of itself."""
+
+    shadow = serializers.BooleanField(required=False, help_text="True where no row was made.")
+    deep = serializers.BooleanField(required=False, help_text="True where one was, and rolled back.")
 
 
 class AccessSerializer(serializers.Serializer[Any]):
@@ -156,7 +177,7 @@ class RunSerializer(serializers.ModelSerializer[TestRun]):
         ]
 
     def get_shadow(self, run: TestRun) -> bool:
-        return False
+        return settings.FORCE_SHADOW
 
     def get_maxAgeMinutes(self, run: TestRun) -> int:
         return runs.minutes_left(run)
@@ -247,12 +268,20 @@ class NotOwnedSerializer(serializers.Serializer[Any]):
     id = serializers.CharField()
 
 
+class ClosedShadowsSerializer(serializers.Serializer[Any]):
+    entries = serializers.DictField(child=serializers.IntegerField())
+    hostStatements = serializers.IntegerField(
+        help_text="Statements on the product's tables that the shadow calls sent."
+    )
+
+
 class ReceiptSerializer(serializers.Serializer[Any]):
     success = serializers.BooleanField()
     testId = serializers.CharField()
     state = serializers.ChoiceField(choices=TestRun.State.choices)
     removed = serializers.DictField(child=serializers.IntegerField())
     alreadyGone = serializers.DictField(child=serializers.IntegerField())
+    shadow = ClosedShadowsSerializer(help_text="Shadow entries that were closed; nothing was removed.")
     remaining = serializers.IntegerField()
     quarantined = QuarantinedSerializer(many=True)
     notOwned = NotOwnedSerializer(many=True)
@@ -293,7 +322,7 @@ class EntityTypeSerializer(serializers.Serializer[Any]):
         return {**super().get_fields(), "fields": FieldSerializer(many=True)}
 
 
-class EntitySerializer(serializers.Serializer[Any]):
+class RowSerializer(serializers.Serializer[Any]):
     id = serializers.CharField()
     type = serializers.CharField()
     testId = serializers.CharField()
@@ -303,7 +332,15 @@ class EntitySerializer(serializers.Serializer[Any]):
         return {**super().get_fields(), "fields": serializers.DictField(help_text="The host's own names.")}
 
 
-class BatchAnswerSerializer(serializers.Serializer[Any]):
+class EntitySerializer(RowSerializer, CreatedSerializer):
+    """One row, made or not."""
+
+
+class CopySerializer(RowSerializer):
+    copyOf = serializers.CharField(help_text="The key of the row that was copied.")
+
+
+class BatchAnswerSerializer(CreatedSerializer):
     testId = serializers.CharField()
     isTest = serializers.BooleanField()
     entities = serializers.DictField(child=serializers.ListField(child=serializers.DictField()))

@@ -28,7 +28,7 @@ from ..exceptions import (
     UnknownOperation,
 )
 from ..models import Message, TestEntity, TestRun
-from ..operations import entities, passes, runs, scenarios
+from ..operations import copies, entities, passes, runs, scenarios, shadow
 from ..operations.addresses import require_reserved
 from ..operations.purge import purge
 from ..registry import WireOperation, get_registry, resolve
@@ -142,13 +142,15 @@ class TestDataViewSet(ViewSet):
         return _read(serializers.FrameSerializer, {name: sent[name] for name in sent if name in frame}), rest
 
     def create_in_run(self, work: Any, data: dict[str, Any], *, test_id: str) -> Any:
-        """Run a creating operation in the frame: age first, then all or nothing."""
+        """Run a creating operation in the frame: age first, then all or nothing, or a shadow of it."""
         _refuse_old(data)
+        mode = shadow.mode_of(shadow=data.get("shadow", False), deep=data.get("deep", False))
         frame = serializers.FrameSerializer().fields
         given = {name: value for name, value in data.items() if name not in frame and value not in ({}, [])}
-        return entities.perform(
-            test_id, self.owner, work, data=given, max_age_minutes=data.get("maxAgeMinutes")
+        answer = shadow.perform(
+            mode, test_id, self.owner, work, data=given, max_age_minutes=data.get("maxAgeMinutes")
         )
+        return mode.marked(answer)
 
 
 class OperationViewSet(TestDataViewSet):
@@ -187,7 +189,7 @@ class OperationViewSet(TestDataViewSet):
             "success": True,
             "test_id": run.test_id,
             "scope": run.scope,
-            "shadow": False,
+            "shadow": settings.FORCE_SHADOW,
             "seed": run.seed,
             "maxAgeMinutes": runs.minutes_left(run),
             "expires_at": run.expires_at,
@@ -223,6 +225,26 @@ class OperationViewSet(TestDataViewSet):
         order = scenarios.batch_order(counts)
         answer = self.create_in_run(lambda call: scenarios.run_batch(call, order), data, test_id=test_id)
         return Response(answer, status=201)
+
+    @openapi.describe(
+        "shadow_copies",
+        request=serializers.ShadowCopySerializer,
+        answers={201: serializers.CopySerializer},
+        errors=(400, 401, 403, 404, 409),
+        summary="A copy of a real row for the run to change, without personal data",
+        description="Of models that the host allows (SHADOW_COPIES). The copy goes with the run.",
+    )
+    def shadow_copy(self, request: Request) -> Response:
+        test_id = self.test_id()
+        data = self.body(serializers.ShadowCopySerializer)
+        label, key = data["model"], data["id"]
+        copies.refuse_unless_allowed(label)
+
+        def work(call: entities.Creation) -> dict[str, Any]:
+            name, made = copies.copy_row(call, label, key)
+            return {**entities.represent(name, made, call.run), "copyOf": key}
+
+        return Response(self.create_in_run(work, data, test_id=test_id), status=201)
 
     def perform(self, request: Request) -> Response:
         """An operation that an app has registered under a name of its own."""

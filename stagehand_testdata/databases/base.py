@@ -178,7 +178,7 @@ class Database:
 
     @contextmanager
     def locking_briefly(self) -> Iterator[None]:
-        """Within the block nobody waits long for a table."""
+        """Within the block nobody waits long for a table or a row."""
         yield
 
     @contextmanager

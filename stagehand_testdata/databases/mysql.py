@@ -120,7 +120,10 @@ class MySQL(Database):
 
     @contextmanager
     def locking_briefly(self) -> Iterator[None]:
-        with self._set_for_session("lock_wait_timeout", 5):
+        with (
+            self._set_for_session("lock_wait_timeout", 5),
+            self._set_for_session("innodb_lock_wait_timeout", 5),
+        ):
             yield
 
     @contextmanager

@@ -7,6 +7,10 @@ at once, and fires for the rows that a foreign key's cascade takes along. All ar
 deletes rows of a guarded table needs none on the ledger. Hash and merge joins are off within it, because its
 plan is kept: one made for a bulk delete would read the whole ledger at each single delete after it.
 
+# Note [Which index]
+Whether one row is a run's is asked by its key. Where the statistics are old, the planner would rather read all
+that the run has made, at each row: `run_id + 0` keeps it from the index over the run.
+
 # Note [How a trigger knows the run]
 From a comment at the start of the statement, by `current_query()`. A setting of the session would stay on for
 whoever gets the connection next, from Django or from a pooler; one of the transaction does nothing in
@@ -67,12 +71,12 @@ BEGIN
       test := {run_of_statement};
       IF TG_OP = 'DELETE' THEN
         SELECT count(*) INTO asked FROM gone AS row_ WHERE NOT EXISTS (
-          SELECT 1 FROM {ledger} AS entry WHERE {entry_of_row} AND entry.run_id = test);
+          SELECT 1 FROM {ledger} AS entry WHERE {entry_of_row} AND entry.run_id + 0 = test);
       ELSIF TG_OP = 'TRUNCATE' THEN
         asked := 1;
       ELSE
         SELECT count(*) INTO asked WHERE {fenced}NOT EXISTS (
-          SELECT 1 FROM {ledger} AS entry WHERE {entry_of_old} AND entry.run_id = test);
+          SELECT 1 FROM {ledger} AS entry WHERE {entry_of_old} AND entry.run_id + 0 = test);
       END IF;
       IF asked > 0 AND fence = 'block' THEN
         RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {touched};

@@ -27,6 +27,19 @@ def until_commit(run: CurrentRun) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def without_commit_hooks() -> Iterator[None]:
+    """Within the block, what is registered with `on_commit` on this thread is forgotten."""
+
+    def on_commit(func: Any, robust: bool = False) -> None:
+        """Nothing was made, so there is nothing to do once it is committed."""
+
+    with ExitStack() as stack:
+        for connection in connections.all():
+            stack.enter_context(in_place_of(connection, "on_commit", on_commit))
+        yield
+
+
 def _naming(run: CurrentRun, plain: Callable[..., None]) -> Callable[..., None]:
     # By then nobody takes down any more what is made.
     its = replace(run, captured=True)

@@ -18,6 +18,7 @@ from email.headerregistry import AddressHeader
 from email.message import Message as MimeMessage
 from typing import Any
 
+from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
@@ -26,10 +27,10 @@ from django.db.models import QuerySet
 from django.db.models.functions import Lower
 from django.utils.module_loading import import_string
 
-from ..conf import settings
+from ..conf import Settings, settings
 from ..context import CurrentRun, current_run
 from ..databases import database
-from ..exceptions import OutboundRefused
+from ..exceptions import ConfigurationError, OutboundRefused
 from ..logs import log_error
 from ..models import Message, TestEntity, TestRun
 from ..reserved import ascii_domain, is_reserved
@@ -112,6 +113,36 @@ class TestDataEmailBackend(BaseEmailBackend):
         if not self.fail_silently:
             raise refused
         _tell(f"{run.test_id}: {refused.message}")
+
+
+OUR_BACKEND = f"{TestDataEmailBackend.__module__}.{TestDataEmailBackend.__qualname__}"
+_SENDING_NOTHING = {
+    f"django.core.mail.backends.{name}.EmailBackend" for name in ("console", "dummy", "filebased", "locmem")
+}
+
+
+def is_held_back() -> bool:
+    """Whether the host's e-mail goes through our backend, or nowhere."""
+    return not set(_backends()) - {OUR_BACKEND, *_SENDING_NOTHING}
+
+
+def require_held_back() -> None:
+    """Raise ConfigurationError where an e-mail under a run could leave."""
+    if not is_held_back():
+        raise ConfigurationError(
+            "E-mail does not go through TestDataEmailBackend here, so what a creation sends would leave:"
+            " see stagehand.W024 of 'manage.py check'."
+        )
+
+
+def _backends() -> Iterator[str]:
+    """The e-mail backends that the host uses. Django 6.1 has MAILERS, and then no EMAIL_BACKEND."""
+    mailers: Any = getattr(django_settings, "MAILERS", None)
+    if mailers is None:
+        yield django_settings.EMAIL_BACKEND
+        return
+    for mailer in mailers.values():
+        yield mailer.get("BACKEND", Settings.EMAIL_BACKEND.default)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 from rest_framework import serializers
 
 from ..api.fields import AlwaysTrue, Amount, Identifier, Text, Whole
-from ..api.serializers import FrameSerializer, StrictSerializer
+from ..api.serializers import CreatedSerializer, FrameSerializer, StrictSerializer
 from .models import Availability, Booking
 
 _FIRST_START = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
@@ -89,7 +89,7 @@ class BookingRequest(FrameSerializer):
         return value
 
 
-class BuilderAnswer(serializers.Serializer[Any]):
+class BuilderAnswer(CreatedSerializer):
     id = serializers.CharField()
     testId = serializers.CharField()
     name = serializers.CharField()
@@ -105,7 +105,7 @@ class BuilderAnswer(serializers.Serializer[Any]):
     expiresAt = serializers.DateTimeField()
 
 
-class ClientAnswer(serializers.Serializer[Any]):
+class ClientAnswer(CreatedSerializer):
     id = serializers.CharField()
     testId = serializers.CharField()
     name = serializers.CharField()
@@ -116,7 +116,7 @@ class ClientAnswer(serializers.Serializer[Any]):
     expiresAt = serializers.DateTimeField()
 
 
-class SessionTypeAnswer(serializers.Serializer[Any]):
+class SessionTypeAnswer(CreatedSerializer):
     id = serializers.CharField()
     testId = serializers.CharField()
     builderId = serializers.CharField()
@@ -153,7 +153,7 @@ class ScenarioEntities(serializers.Serializer[Any]):
     booking = BookingEntity(many=True)
 
 
-class BookingScenarioAnswer(serializers.Serializer[Any]):
+class BookingScenarioAnswer(CreatedSerializer):
     id = serializers.CharField()
     testId = serializers.CharField()
     status = serializers.ChoiceField(choices=Booking.Status.choices)

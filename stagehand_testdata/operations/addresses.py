@@ -13,11 +13,12 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db.models import Case, CharField, Exists, OuterRef, Q, Subquery, Value, When
+from django.db.models.fields.json import KT
 from django.db.models.functions import Concat, Lower
 
 from ..databases.base import JoinedText
 from ..exceptions import Conflict, InvalidInput
-from ..models import entries_of_outer_row
+from ..models import TestEntity, TestRun, entries_of_outer_row
 from ..reserved import is_reserved, reserved_domains
 
 DEFAULT_DOMAIN = "example.com"
@@ -68,9 +69,6 @@ class AddressBook:
         field = user.get_email_field_name()
         if field not in {each.name for each in user._meta.get_fields()}:
             return {}
-        wanted = Q(stagehand_email__startswith=self.base)
-        if self._named:
-            wanted |= Q(stagehand_email__in=self._named)
         own = entries_of_outer_row(user, OuterRef(OuterRef("pk")))
         marked = Concat(
             "stagehand_email",
@@ -80,12 +78,16 @@ class AddressBook:
         held = (
             user._base_manager.order_by()
             .annotate(stagehand_email=Lower(field), stagehand_group=Value(1))
-            .filter(wanted)
+            .filter(self._wanted())
             .values("stagehand_group")
             .annotate(joined=JoinedText(marked))
             .values("joined")
         )
         return {"held_addresses": Subquery(held)}
+
+    def _wanted(self) -> Q:
+        wanted = Q(stagehand_email__startswith=self.base)
+        return wanted | Q(stagehand_email__in=self._named) if self._named else wanted
 
     def read(self, joined: str | None) -> None:
         """Take in what `annotation` brought."""
@@ -94,6 +96,17 @@ class AddressBook:
                 self._foreign.add(held.removesuffix(_FOREIGN))
             else:
                 self._own.add(held)
+
+    def read_shadows(self, run: TestRun) -> None:
+        """Take in the addresses of the run's shadow accounts: those in the ledger, and no others."""
+        user = get_user_model()
+        entries = TestEntity.objects.using(run._state.db).standing().order_by()
+        held = (
+            entries.filter(run=run, model=TestEntity.SHADOW_PREFIX + user._meta.label_lower)
+            .annotate(stagehand_email=Lower(KT(f"shadow_row__values__{user.get_email_field_name()}")))
+            .filter(self._wanted())
+        )
+        self._own.update(held.values_list("stagehand_email", flat=True))
 
     def claim(self, asked: str | None, suffix: str = "", *, field: str = "email") -> str:
         """An address for one more account of the run: the one asked for, or the run's default.

@@ -434,8 +434,8 @@ class _Look:
         return entries if self.test_id is None else entries.filter(run__test_id=self.test_id)
 
     def _inside(self) -> TestEntityQuerySet:
-        """Standing entries that have a row; what is outside the database has none."""
-        return self._standing().exclude(origin=TestEntity.Origin.EXTERNAL)
+        """Standing entries that have a row."""
+        return self._standing().with_rows()
 
     def _models_of_entries(self) -> list[tuple[str, Model | None]]:
         return self._labels(self._inside())

@@ -7,6 +7,7 @@ import datetime as dt
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from ..exceptions import (
     FactoryFailed,
     InvalidInput,
     NotInRun,
+    ShadowId,
     TestDataError,
     UnknownEntityType,
     UntrackedWrite,
@@ -35,7 +37,7 @@ from ..isolation.capture import MadeRow, Recorder, WrittenFile, recording_insert
 from ..isolation.hooks import until_commit
 from ..isolation.visibility import TestDataModel
 from ..logs import log_error
-from ..models import MARK, Key, TestEntity, TestRun, entries_of_outer_row
+from ..models import MARK, Key, ShadowKey, TestEntity, TestRun, entries_of_outer_row
 from ..registry import EntityType, get_registry, resolve
 from . import externals, runs
 from .addresses import AddressBook, named_in
@@ -50,22 +52,36 @@ _ATTEMPTS = 5
 _COLLISIONS = 2
 #: What a factory raises over a value that it cannot use.
 _BAD_VALUES = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
-_REFUSED = "The database refused a row: one of its values is taken already, missing, or points nowhere."
+REFUSED = "The database refused a row: one of its values is taken already, missing, or points nowhere."
 _FIT = "The database refused a value: it is too long or too large for its column."
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a creating call, of several."""
+
+    #: How often its numbers collided with another call's.
+    collisions: int = 0
+    #: Whether the usual numbers were too large for a column.
+    compact: bool = False
+    #: The files that it writes: deleted where it fails.
+    files: list[WrittenFile] = field(default_factory=list)
 
 
 class Creation:
     """One creating call: what a scenario or a host's own operation makes its rows through."""
 
-    def __init__(
-        self, run: TestRun, addresses: AddressBook, *, attempt: int = 0, compact: bool = False
-    ) -> None:
+    #: What is done with each row that a factory built, where none is saved.
+    take_up: Callable[[Any], None] | None = None
+
+    def __init__(self, run: TestRun, addresses: AddressBook, attempt: Attempt) -> None:
         self.run = run
         self.addresses = addresses
+        self.attempt = attempt
         self.made: list[tuple[EntityType, models.Model]] = []
         self.outside: list[externals.External] = []
-        self._attempt = attempt
-        self._compact = compact
+        #: The tables that it has written to, once it is done.
+        self.tables: list[str] = []
         self._values: Any = None
 
     @property
@@ -97,7 +113,10 @@ class Creation:
             raise ConfigurationError(f"Entity type '{type_name}' cannot be owned safely: {reason}")
         if self._values is None:
             last: int = self.run.last_ordinal  # type: ignore[attr-defined]
-            self._values = factories.Values(self.run.seed, last, self._attempt, self._compact)
+            attempt = self.attempt
+            self._values = factories.Values(
+                self.run.seed, last, attempt.collisions, attempt.compact, self.take_up
+            )
         instance = factories.create(factory_class, self._values, fields)
         if not isinstance(instance, models.Model) or instance._state.adding or instance.pk is None:
             raise FactoryFailed(f"The factory of '{type_name}' gave no saved row.")
@@ -123,7 +142,9 @@ class Creation:
 
     def find_row(self, model: type[M], key: Any, field: str = "id", *, reference: bool = False) -> M:
         """The run's own row of that model; with `reference`, a real row of a catalogue model will do."""
-        missing = NotInRun(f"'{field}' is no row of this run.", details={field: ["Not a row of this run."]})
+        if ShadowKey.read(key):
+            raise ShadowId(details={field: [f"{key} is the id of a shadow row."]})
+        missing = not_in_run(field)
         try:
             value = model._meta.pk.to_python(key)
             if isinstance(key, bool) or value is None:
@@ -141,6 +162,12 @@ class Creation:
             DataError,
         ) as error:
             raise missing from error
+
+    def stored(self, made: list[models.Model]) -> list[models.Model]:
+        """These rows as the database holds them; they are all of one model."""
+        rows = type(made[0])._base_manager.using(runs.ledger_alias())
+        found = rows.in_bulk([each.pk for each in made])
+        return [found.get(each.pk, each) for each in made]
 
     def instances(self, type_name: str) -> list[Any]:
         """What this call has made of that entity type, in order."""
@@ -163,77 +190,66 @@ def perform(
     InvalidInput, anything else that a factory raises is FactoryFailed. Raises ExternalFailed once the rows
     are committed.
     """
-    call, result = _perform_in_transaction(test_id, owner, work, data, max_age_minutes)
+    call, result = attempting(
+        lambda attempt: perform_once(
+            attempt, test_id, owner, work, data=data, max_age_minutes=max_age_minutes
+        )
+    )
     externals.make_once_committed(call.run, call.outside)
     return result
 
 
-def _perform_in_transaction(
-    test_id: str,
-    owner: str,
-    work: Callable[[Creation], R],
-    data: Any,
-    max_age_minutes: float | None,
-) -> tuple[Creation, R]:
+def attempting(once: Callable[[Attempt], R]) -> R:
+    """Run `once` in a transaction, and again where it collided, overflowed or was chosen for a victim."""
     alias = runs.ledger_alias()
-    collisions = 0
-    compact = False
-    for attempt in range(_ATTEMPTS):
-        last = attempt == _ATTEMPTS - 1
-        files: list[WrittenFile] = []
+    attempt = Attempt()
+    for number in range(_ATTEMPTS):
+        last = number == _ATTEMPTS - 1
+        attempt = replace(attempt, files=[])
         try:
-            with externals.discarding_on_failure(files), transaction.atomic(using=alias):
-                return _perform_once(
-                    test_id,
-                    owner,
-                    work,
-                    data=data,
-                    max_age_minutes=max_age_minutes,
-                    files=files,
-                    collisions=collisions,
-                    compact=compact,
-                )
+            with externals.discarding_on_failure(attempt.files), transaction.atomic(using=alias):
+                return once(attempt)
         except IntegrityError as error:
-            if last or collisions == _COLLISIONS:
-                raise Conflict(_REFUSED) from error
-            collisions += 1
+            if last or attempt.collisions == _COLLISIONS:
+                raise Conflict(REFUSED) from error
+            attempt = replace(attempt, collisions=attempt.collisions + 1)
         except OperationalError as error:
             if last or not database(alias).chose_a_victim(error):
                 raise
         except (DataError, OverflowError) as error:
-            if last or compact:
+            if last or attempt.compact:
                 raise InvalidInput(_FIT) from error
-            compact = True
+            attempt = replace(attempt, compact=True)
     raise AssertionError("unreachable")  # pragma: no cover
 
 
-def _perform_once(
+def perform_once(
+    attempt: Attempt,
     test_id: str,
     owner: str,
     work: Callable[[Creation], R],
     *,
     data: Any,
     max_age_minutes: float | None,
-    files: list[WrittenFile],
-    collisions: int,
-    compact: bool,
 ) -> tuple[Creation, R]:
+    """One attempt, in a transaction that is open already; its call, and what `work` returns."""
     book = AddressBook(test_id, named_in(data))
-    run = runs.hold(test_id, owner, exclusive=collisions > 0, annotations=book.annotation())
+    run = runs.hold(test_id, owner, exclusive=attempt.collisions > 0, annotations=book.annotation())
     book.read(getattr(run, "held_addresses", None))
     runs.extend_session(run, max_age_minutes)
-    call = Creation(run, book, attempt=collisions, compact=compact)
+    call = Creation(run, book, attempt)
     with until_commit(CurrentRun(run.pk, run.test_id, fenced=True)), recording_inserts() as recorder:
         entering = _Entering(run, call, recorder)
         try:
-            result = _guarded(work, call, data)
+            result = guarded(work, call, data)
         finally:
-            files += recorder.files
+            attempt.files.extend(recorder.files)
     entering.finish()
+    call.tables = sorted({row.model._meta.db_table for row in recorder.rows})
     return call, result
 
 
-def _guarded(work: Callable[[Creation], R], call: Creation, data: Any) -> R:
+def guarded(work: Callable[[Creation], R], call: Creation, data: Any) -> R:
     """Run `work`; what is no fault of the database's becomes an error of ours."""
     try:
         return work(call)
@@ -347,6 +363,11 @@ def _refuse_found(run: TestRun, entity_type: EntityType, instance: models.Model)
         raise Conflict(
             f"The factory of '{entity_type.name}' found a row that is not of this run, and made none."
         )
+
+
+def not_in_run(field: str) -> NotInRun:
+    """The refusal of an id that is no row of the run, alike for a real row and for none."""
+    return NotInRun(f"'{field}' is no row of this run.", details={field: ["Not a row of this run."]})
 
 
 def _identity(instance: models.Model) -> tuple[str, str]:
@@ -479,8 +500,7 @@ def create_entities(
             if isinstance(settable.get(name), models.EmailField) and value:
                 values[name] = call.addresses.claim(value, field=name)
         made.append(call.create(type_name, **values))
-    stored = type(made[0])._base_manager.using(runs.ledger_alias()).in_bulk([each.pk for each in made])
-    return [stored.get(each.pk, each) for each in made]
+    return call.stored(made)
 
 
 def represent(type_name: str, instance: models.Model, run: TestRun) -> dict[str, Any]:

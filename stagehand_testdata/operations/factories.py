@@ -56,6 +56,8 @@ class Values:
     attempt: int = 0
     #: Numbers that fit small columns and dates, for the factories that overflow with the usual ones.
     compact: bool = False
+    #: Nothing is saved: factories build their rows, and each is given to this as soon as it is there.
+    take_up: Callable[[Any], None] | None = None
     _made: dict[str, int] = field(default_factory=dict)
 
     def next_sequence(self, name: str) -> int:
@@ -100,6 +102,12 @@ class _SeededMeta:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._meta, name)
+
+    def instantiate(self, step: Any, args: Any, kwargs: Any) -> Any:
+        instance = self._meta.instantiate(step, args, kwargs)
+        if self._values.take_up is not None:
+            self._values.take_up(instance)
+        return instance
 
     def next_sequence(self) -> int:
         # Factories that derive from one another count together, as they do without us.
@@ -201,6 +209,9 @@ def _seeded_init(plain: Callable[..., None]) -> Callable[..., None]:
             name = _name(factory_meta.factory)
             extras = {key: _seeded(name, key, value) for key, value in extras.items()}
             factory_meta = _SeededMeta(factory_meta, values)
+            if values.take_up is not None:
+                # Whoever asked to create: a hook that calls a factory by its name does.
+                strategy = enums.BUILD_STRATEGY
         plain(self, factory_meta, extras, strategy)
 
     return init

@@ -188,6 +188,8 @@ class Command(TestDataCommand):
         self.stdout.write(f"{plan.test_id}: would remove {_counts(plan.removable)}")
         if plan.gone:
             self.stdout.write(f"  already gone: {_counts(plan.gone)}")
+        if plan.shadows:
+            self.stdout.write(f"  shadows, of which nothing is to remove: {_counts(plan.shadows)}")
         for held in plan.held:
             self._print_held(held.as_wire())
         self.stdout.write(f"  plan: {plan.digest}")
@@ -238,6 +240,9 @@ class Command(TestDataCommand):
         self.stdout.write(f"{receipt['testId']}: removed {_counts(receipt['removed'])}, {receipt['state']}")
         if receipt["alreadyGone"]:
             self.stdout.write(f"  already gone: {_counts(receipt['alreadyGone'])}")
+        if (shadow := receipt["shadow"])["entries"]:
+            sent = f"{shadow['hostStatements']} statements on the product's tables"
+            self.stdout.write(f"  shadows closed: {_counts(shadow['entries'])} ({sent})")
         for held in receipt["quarantined"]:
             self._print_held(held)
 

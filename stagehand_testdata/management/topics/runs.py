@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from ...models import TestRun
+from ...models import TestEntity, TestRun
 from ..base import DONE, TestDataCommand
 
 HELP = "runs that are not closed, the newest first"
@@ -24,7 +24,7 @@ def run(command: TestDataCommand, options: dict[str, Any]) -> int:
             "seed": each.seed,
             "openedAt": each.opened_at,
             "expiresAt": each.expires_at,
-            "rows": each.entities.standing().count(),
+            "rows": each.entities.standing().exclude(origin=TestEntity.Origin.SHADOW).count(),
         }
         for each in found
     ]

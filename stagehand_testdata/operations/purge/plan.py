@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
@@ -23,6 +23,7 @@ from ...databases import database
 from ...models import Receipt, TestEntity, TestEntityQuerySet, TestRun, entries_of_outer_row
 from .. import guards
 from ..runs import ledger_alias
+from . import shadows
 from .graph import Model, all_rows, concrete, deletion_order, holds_itself, look_at_tables, pointers_to
 
 T = TypeVar("T")
@@ -96,6 +97,8 @@ class Outline:
     #: Entries whose model is not installed.
     lost: tuple[Held, ...]
     externals: int
+    #: Shadow entries: there is nothing to remove, so they are closed and no more.
+    shadows: int
 
     @property
     def total(self) -> int:
@@ -112,6 +115,7 @@ class Plan:
     removable: Mapping[str, int]
     gone: Mapping[str, int]
     held: tuple[Held, ...]
+    shadows: Mapping[str, int]
     digest: str
 
     def as_wire(self) -> dict[str, Any]:
@@ -120,8 +124,17 @@ class Plan:
             "remove": dict(self.removable),
             "alreadyGone": dict(self.gone),
             "quarantined": [held.as_wire() for held in self.held],
+            "shadow": dict(self.shadows),
             "digest": self.digest,
         }
+
+
+class Ended(NamedTuple):
+    """Rows that we removed, rows that others had removed, and shadows that are closed."""
+
+    removed: Counter[str]
+    gone: Counter[str]
+    shadows: Counter[str]
 
 
 @dataclass(slots=True)
@@ -157,7 +170,8 @@ def outline(run: TestRun, entity_ids: Collection[int] | None = None) -> Outline:
     for label, count in outside.order_by().values_list("model").annotate(count=Count("pk")):
         counts[label] -= count
         externals += count
-    counts = {label: count for label, count in counts.items() if count}
+    shadow_entries = sum(count for label, count in counts.items() if TestEntity.is_shadow(label))
+    counts = {label: count for label, count in counts.items() if count and not TestEntity.is_shadow(label)}
     installed, lost = installed_models(counts)
     groups = []
     for members in deletion_order(installed):
@@ -171,6 +185,7 @@ def outline(run: TestRun, entity_ids: Collection[int] | None = None) -> Outline:
         counts=counts,
         lost=tuple(Held.entry(entry, MODEL_MISSING) for entry in missing),
         externals=externals,
+        shadows=shadow_entries,
     )
 
 
@@ -187,7 +202,7 @@ def make_plan(run: TestRun, entity_ids: Collection[int] | None = None) -> Plan:
     look = _Look(run, selected, kept, proofs())
     held = list(seen.lost)
     removable = Counter[str]()
-    _, gone = ended(run) if entity_ids is None else (None, Counter[str]())
+    gone = ended(run).gone if entity_ids is None else Counter[str]()
     digest = hashlib.sha256(f"{run.pk}".encode())
     for group in seen.groups:
         passed = look.over(group.members)
@@ -211,26 +226,32 @@ def make_plan(run: TestRun, entity_ids: Collection[int] | None = None) -> Plan:
         removable=dict(sorted(removable.items())),
         gone=dict(sorted(gone.items())),
         held=tuple(held),
+        shadows=shadows.by_type(selected) if seen.shadows else {},
         digest=digest.hexdigest(),
     )
 
 
-def ended(run: TestRun) -> tuple[Counter[str], Counter[str]]:
-    """Rows of the run that were removed, and that others had removed, which no receipt has told of yet.
+def ended(run: TestRun) -> Ended:
+    """What has ended of the run and no receipt has told of yet.
 
     By entity type, and by the ledger alone, so that purges that share a run tell of each row once.
     """
     alias = ledger_alias()
     entries = TestEntity.objects.using(alias).filter(run=run).exclude(tombstone=0).order_by()
-    removed, gone = Counter[str](), Counter[str]()
+    found = Ended(Counter(), Counter(), Counter())
     by_us = Count("pk", filter=Q(state=TestEntity.State.REMOVED))
-    for name, count, ours in entries.values_list("type").annotate(count=Count("pk"), ours=by_us):
-        removed[name] += ours
-        gone[name] += count - ours
+    counted = entries.values_list("type", "origin").annotate(count=Count("pk"), ours=by_us)
+    for name, origin, count, ours in counted:
+        if origin == TestEntity.Origin.SHADOW:
+            found.shadows[name] += count
+        else:
+            found.removed[name] += ours
+            found.gone[name] += count - ours
     for earlier in Receipt.objects.using(alias).filter(run=run).values_list("body", flat=True):
-        removed.subtract(earlier["removed"])
-        gone.subtract(earlier["alreadyGone"])
-    return +removed, +gone
+        found.removed.subtract(earlier["removed"])
+        found.gone.subtract(earlier["alreadyGone"])
+        found.shadows.subtract(earlier.get("shadow", {}).get("entries", {}))
+    return Ended(+found.removed, +found.gone, +found.shadows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from ...conf import settings
 from ...exceptions import NotFound, PlanChanged, PurgeHalted
 from ...models import Message, Receipt, TestEntity, TestRun
 from .. import externals, runs
-from . import failures, limits
+from . import failures, limits, shadows
 from .execute import Busy, Progress, execute
 from .graph import Model, concrete, look_at_tables, pointers_to
 from .plan import EXPLANATIONS, Held, Proofs, ended, examine, installed_models, outline, proofs, standing
@@ -146,6 +146,8 @@ def _purge(
     size = batch_size or settings.PURGE_BATCH_SIZE
     held = execute(run, seen, proven, batch_size=size, wait=wait, progress=progress)
     held.update(_remove_externals(run))
+    if seen.shadows and not shadows.close(run, wait=wait):
+        return None
     return _finish(run, held, not_owned=(), wait=wait)
 
 
@@ -170,7 +172,8 @@ def clean_up(test_id: str, owner: str, listed: Sequence[Listed] | None = None) -
     asked = _with_dependents(run, owned, proven)
     limits.refuse_too_many(run, asked)
     held = _remove(run, asked, proven) if asked else {}
-    if not standing(run).filter(origin=TestEntity.Origin.REQUESTED).exists() and _close(run):
+    asked_for = Q(origin=TestEntity.Origin.REQUESTED) | shadows.REQUESTED
+    if not standing(run).filter(asked_for).exists() and _close(run):
         held.update(_remove(run, None, proven))
         return _all_there(_finish(run, held, not_owned))
     with transaction.atomic(using=runs.ledger_alias()):
@@ -235,6 +238,8 @@ def _remove(run: TestRun, entity_ids: Collection[int] | None, proven: Proofs) ->
     seen = outline(run, entity_ids)
     size = settings.PURGE_BATCH_SIZE
     held = execute(run, seen, proven, batch_size=size, entity_ids=entity_ids)
+    if seen.shadows:
+        shadows.close(run, entity_ids)
     return held | _remove_externals(run, entity_ids)
 
 
@@ -274,12 +279,13 @@ def _write_receipt(
     run: TestRun, state: str, held: dict[int, Held], remaining: int, not_owned: Sequence[Listed]
 ) -> Outcome:
     """The run must be held exclusively, so that each removal is in one receipt and in no other."""
-    removed, gone = ended(run)
+    found = ended(run)
     body = _receipt(
         run.test_id,
         state,
-        removed=removed,
-        gone=gone,
+        removed=found.removed,
+        gone=found.gone,
+        shadow=shadows.told(run, found.shadows),
         held=[each for _, each in sorted(held.items())],
         remaining=remaining,
         not_owned=not_owned,
@@ -294,6 +300,7 @@ def _receipt(
     *,
     removed: Mapping[str, int] | None = None,
     gone: Mapping[str, int] | None = None,
+    shadow: Mapping[str, Any] | None = None,
     held: Sequence[Held] = (),
     remaining: int = 0,
     not_owned: Sequence[Listed] = (),
@@ -304,6 +311,7 @@ def _receipt(
         "state": str(state),
         "removed": dict(sorted((removed or {}).items())),
         "alreadyGone": dict(sorted((gone or {}).items())),
+        "shadow": shadow or shadows.NOTHING,
         "remaining": remaining,
         "quarantined": [each.as_wire() for each in held],
         "notOwned": [{"type": name, "id": key} for name, key in not_owned],
