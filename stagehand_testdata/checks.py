@@ -216,12 +216,13 @@ def _labels() -> Messages:
 
 
 def _fence() -> Messages:
-    if settings.FENCE not in FENCES:
-        yield Error(
-            f"FENCE is {settings.FENCE!r}, and is taken for 'block'.",
-            hint=f"Write one of {', '.join(map(repr, FENCES))}.",
-            id="stagehand.E031",
-        )
+    for name, mode in (("FENCE", settings.FENCE), ("FENCE_POINTERS", settings.FENCE_POINTERS)):
+        if mode not in FENCES:
+            yield Error(
+                f"{name} is {mode!r}, which it cannot be.",
+                hint=f"Write one of {', '.join(map(repr, FENCES))}.",
+                id="stagehand.E031",
+            )
     for name, parts in (("LEFT_ALONE", (1, 2)), ("FENCE_EXEMPT", (2, 3))):
         listed = getattr(settings, name)
         for each in listed if isinstance(listed, list | tuple) else ():

@@ -57,6 +57,7 @@ class Settings:
     SHADOW_COPIES = Setting[Mapping[str, Any]]({}, Mapping)
     REFERENCE_MODELS = Setting[Sequence[str]]((), list, tuple)
     FENCE = Setting("block")
+    FENCE_POINTERS = Setting("off")
     FENCE_EXEMPT = Setting[Sequence[str]]((), list, tuple)
     LEFT_ALONE = Setting[Sequence[str]](("sessions",), list, tuple)
     #: Wagtail's search index is filled with raw SQL on PostgreSQL, and cleared with its pages.

@@ -44,6 +44,10 @@ class GuardedTable:
     type: str = ""
     #: The column that says on the row itself whose test row it is; empty where there is none.
     mark: str = ""
+    #: What is done about a real row that comes to hold a test row: FENCE_POINTERS.
+    pointing: str = "off"
+    #: The columns that hold rows of another table, with what the ledger calls these and their keys.
+    pointers: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -57,6 +61,11 @@ class GuardedTable:
     def fenced(self) -> tuple[str, ...]:
         """The columns that a test run may change in its own rows alone."""
         return tuple(column for column in self.watched if column not in self.free)
+
+    @property
+    def pointed(self) -> str:
+        """What is said of a real row that would have come to hold a test row."""
+        return f"{FENCE}a real row of {self.table} that points at a test row"
 
     @property
     def touched(self) -> str:

@@ -176,15 +176,16 @@ class MySQL(Database):
             f"    IF {_FENCE} = 'block' THEN {_signal(table.touched)}; END IF;\n"
             f"    SET {_TOUCHED} = CONCAT_WS(' ', {_TOUCHED}, {literal(table.table)});\n"
         )
+        pointing = self._pointing(table)
         return {
-            "insert": self._capture(table),
+            "insert": f"BEGIN\n{pointing}{self._capture(table)}END",
             "delete": "BEGIN\n"
             f"  IF {stranger} THEN\n{touched}  END IF;\n"
             f"  UPDATE {LEDGER} SET state = IF({_VARIABLE} IS NULL, 'gone', 'removed'), {_CLOSING}\n"
             f"    WHERE {entry} AND ({_VARIABLE} IS NULL OR run_id = {_VARIABLE});\n"
             f"  IF {_VARIABLE} IS NOT NULL AND ROW_COUNT() <> 1 THEN\n"
             f"    {_refuse(table, 'deleted')};\n  END IF;\nEND",
-            "update": "BEGIN\n"
+            "update": f"BEGIN\n{pointing}"
             f"  IF NOT ({unfenced or 'TRUE'}) AND {stranger} THEN\n{touched}  END IF;\n"
             f"  IF NOT ({same_key}) THEN\n"
             f"    IF {_VARIABLE} IS NOT NULL THEN {_refuse(table, 'given another key')}; END IF;\n"
@@ -192,6 +193,20 @@ class MySQL(Database):
             f"  ELSEIF {_VARIABLE} IS NOT NULL AND NOT ({same or 'TRUE'}) AND NOT EXISTS ({of_run}) THEN\n"
             f"    {_refuse(table, 'changed')};\n  END IF;\nEND",
         }
+
+    def _pointing(self, table: GuardedTable) -> str:
+        if table.pointing != "block" or not table.pointers:
+            return ""
+        held = " OR ".join(
+            f"EXISTS (SELECT 1 FROM {LEDGER} WHERE model = {literal(model)} AND {key} ="
+            f" NEW.{self.connection.ops.quote_name(column)} AND tombstone = 0)"
+            for column, model, key in table.pointers
+        )
+        entry = self._entry_of(table).replace("OLD.", "NEW.")
+        return (
+            f"  IF {_RUN} IS NULL AND {_VARIABLE} IS NULL AND ({held})"
+            f" AND NOT EXISTS (SELECT 1 FROM {LEDGER} WHERE {entry}) THEN {_signal(table.pointed)}; END IF;\n"
+        )
 
     def _capture(self, table: GuardedTable) -> str:
         columns = [f"NEW.{self.connection.ops.quote_name(column)}" for column in table.pk]
@@ -202,14 +217,14 @@ class MySQL(Database):
         typed = {"key_bigint": "NULL", "key_uuid": "NULL", table.key: key, "key_text": text}
         keys = ", ".join(typed[name] for name in ("key_text", "key_bigint", "key_uuid"))
         return (
-            f"BEGIN\n  IF {_CAPTURED} IS NOT NULL THEN\n"
+            f"  IF {_CAPTURED} IS NOT NULL THEN\n"
             f"    IF NOT EXISTS (SELECT 1 FROM {RUNS} WHERE id = {_RUN} AND state = 'open'"
             f" LOCK IN SHARE MODE) THEN {_signal(RUN_HAS_ENDED)}; END IF;\n"
             f"    INSERT INTO {LEDGER} (run_id, type, origin, state, reason, blocked_by, model, `database`,"
             " key_text, key_bigint, key_uuid, fingerprint, reference, tombstone, created_at)"
             f" VALUES ({_RUN}, {literal(table.type)}, 'captured', 'live', '', '{{}}', {literal(table.model)},"
             f" {literal(self.alias)}, {keys}, '{{}}', '', 0, CURRENT_TIMESTAMP(6));\n"
-            f"    SET {_FIRST} = COALESCE({_FIRST}, LAST_INSERT_ID());\n  END IF;\nEND"
+            f"    SET {_FIRST} = COALESCE({_FIRST}, LAST_INSERT_ID());\n  END IF;\n"
         )
 
     def _entry_of(self, table: GuardedTable) -> str:

@@ -8,8 +8,8 @@ deletes rows of a guarded table needs none on the ledger. Hash and merge joins a
 plan is kept: one made for a bulk delete would read the whole ledger at each single delete after it.
 
 # Note [Which index]
-Whether one row is a run's is asked by its key. Where the statistics are old, the planner would rather read all
-that the run has made, at each row: `run_id + 0` keeps it from the index over the run.
+Whether one row is a run's is asked by its key. Where the statistics are old, the planner would rather read
+all that the run has made, at each row: `run_id + 0` keeps it from the index over the run.
 
 # Note [How a trigger knows the run]
 From a comment at the start of the statement, by `current_query()`. A setting of the session would stay on for
@@ -85,7 +85,11 @@ BEGIN
       END IF;
     END IF;
   END IF;
-  IF TG_OP = 'INSERT' THEN
+  IF TG_ARGV[0] = 'pointing' THEN
+    IF {holds_a_test_row}NOT EXISTS (SELECT 1 FROM {ledger} AS entry WHERE {entry_of_new}) THEN
+      RAISE {level} USING {errcode}MESSAGE = {pointed}, TABLE = {table_literal};
+    END IF;
+  ELSIF TG_OP = 'INSERT' THEN
     test := {run_of_statement};
     PERFORM 1 FROM {runs} AS open WHERE open.id = test AND open.state = 'open' FOR SHARE;
     IF NOT FOUND THEN
@@ -261,6 +265,12 @@ class PostgreSQL(Database):
             "key": f"AFTER UPDATE OF {keys} ON {{on}} FOR EACH ROW WHEN ({key_changed}) {{call}}('key')",
             "truncate": "AFTER TRUNCATE ON {on} FOR EACH STATEMENT {call}()",
         }
+        if table.pointers:
+            held = ", ".join(self._quote(column) for column, *_ in table.pointers)
+            triggers["pointing"] = (
+                f"AFTER INSERT OR UPDATE OF {held} ON {{on}} FOR EACH ROW"
+                f" WHEN (NOT current_query() ^@ '{_PLAIN}') {{call}}('pointing')"
+            )
         statements = [self._function_sql(table), f"REVOKE ALL ON FUNCTION {function}() FROM PUBLIC"]
         for suffix, definition in triggers.items():
             name = f"{PREFIX}{suffix}"
@@ -289,6 +299,11 @@ class PostgreSQL(Database):
             fenced=_changed(*table.exempt, *table.free),
             entry_of_row=self._entry_of(table, "row_"),
             entry_of_old=self._entry_of(table, "OLD"),
+            entry_of_new=self._entry_of(table, "NEW"),
+            holds_a_test_row=self._holding(table),
+            level="EXCEPTION" if table.pointing == "block" else "WARNING",
+            errcode="ERRCODE = '23000', " if table.pointing == "block" else "",
+            pointed=literal(table.pointed),
             model=literal(table.model),
             table_literal=literal(table.table),
             row_s_of_table=literal(f" rows of {table.table}"),
@@ -305,6 +320,15 @@ class PostgreSQL(Database):
             f"\n        WHERE {same} AND row_.{mark} IS NULL;"
             "\n    END IF;"
         )
+
+    def _holding(self, table: GuardedTable) -> str:
+        """What holds where NEW points at a row that a run has made; nothing where it cannot."""
+        held = [
+            f"EXISTS (SELECT 1 FROM {self._qualified(LEDGER)} AS held WHERE held.model = {literal(model)}"
+            f" AND held.{key} = NEW.{self._quote(column)} AND held.tombstone = 0)"
+            for column, model, key in table.pointers
+        ]
+        return f"({' OR '.join(held)}) AND " if held else "false AND "
 
     def _entry_of(self, table: GuardedTable, row: str) -> str:
         key = self._key_of(table, row)
@@ -329,7 +353,7 @@ class PostgreSQL(Database):
         with self.connection.cursor() as cursor:
             cursor.execute(_HELD.format(schema=literal(self._quote(self._schema))))
             return {
-                name: HeldGuard(digest, triggers == len(_TRIGGERS), disabled)
+                name: HeldGuard(digest, triggers >= len(_TRIGGERS), disabled)
                 for name, digest, triggers, disabled in cursor.fetchall()
             }
 

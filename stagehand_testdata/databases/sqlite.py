@@ -49,6 +49,7 @@ M = TypeVar("M", bound=Model)
 
 _ENABLE_TRIGGER = 1003  # SQLITE_DBCONFIG_ENABLE_TRIGGER, which older Pythons do not name
 
+_POINTING = ("holding", "pointing")
 _TRIGGERS = ("delete", "update", "key", "insert", "crossing", "removing")
 #: What writes, and what makes rows anew that are there already.
 _WRITES = re.compile(
@@ -235,6 +236,8 @@ class SQLite(Database):
             "insert": f"AFTER INSERT ON {on} FOR EACH ROW BEGIN\n"
             f"{self._gone(table, 'NEW')}{self._capture(table)}END",
         }
+        if table.pointing == "block" and table.pointers:
+            bodies |= self._pointing(table)
         return {
             f"{table.name}_{suffix}": f"CREATE TRIGGER {table.name}_{suffix} {body}"
             for suffix, body in bodies.items()
@@ -242,6 +245,23 @@ class SQLite(Database):
 
     def _gone(self, table: GuardedTable, row: str) -> str:
         return f"  UPDATE {LEDGER} SET state = 'gone', {_CLOSING} WHERE {self._entry_of(table, row)};\n"
+
+    def _pointing(self, table: GuardedTable) -> dict[str, str]:
+        """A trigger for each way in which a row comes to hold another."""
+        quote = self.connection.ops.quote_name
+        held = " OR ".join(
+            f"EXISTS (SELECT 1 FROM {LEDGER} WHERE model = {literal(model)}"
+            f" AND {key} = NEW.{quote(column)} AND tombstone = 0)"
+            for column, model, key in table.pointers
+        )
+        body = (
+            f"ON {quote(table.table)} FOR EACH ROW"
+            f" WHEN NOT EXISTS (SELECT 1 FROM {STATEMENT}) AND NOT {_AWAKE} AND ({held})"
+            f" AND NOT EXISTS (SELECT 1 FROM {LEDGER} WHERE {self._entry_of(table, 'NEW')})"
+            f" BEGIN\n  SELECT RAISE(ABORT, {literal(table.pointed)});\nEND"
+        )
+        columns = ", ".join(quote(column) for column, *_ in table.pointers)
+        return {"holding": f"AFTER INSERT {body}", "pointing": f"AFTER UPDATE OF {columns} {body}"}
 
     def _capture(self, table: GuardedTable) -> str:
         key = self._key_of(table, "NEW")
@@ -277,7 +297,7 @@ class SQLite(Database):
         return f"model = {literal(table.model)} AND {table.key} = {key} AND tombstone = 0"
 
     def unguard_sql(self, name: str) -> list[str]:
-        return [f"DROP TRIGGER IF EXISTS {name}_{suffix}" for suffix in _TRIGGERS]
+        return [f"DROP TRIGGER IF EXISTS {name}_{suffix}" for suffix in (*_TRIGGERS, *_POINTING)]
 
     def record_sql(self, table: GuardedTable) -> list[str]:
         held = digest_of(sorted(self._triggers(table).values()))
@@ -298,7 +318,7 @@ class SQLite(Database):
             for name, sql in cursor.fetchall():
                 found.setdefault(name.rpartition("_")[0], []).append(sql)
         return {
-            name: HeldGuard(digest_of(sorted(texts)), len(texts) == len(_TRIGGERS))
+            name: HeldGuard(digest_of(sorted(texts)), len(texts) >= len(_TRIGGERS))
             for name, texts in found.items()
         }
 

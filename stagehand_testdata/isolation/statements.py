@@ -7,6 +7,7 @@ and its counterparts beside it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ from ..databases import database
 from ..databases.base import tell_touched
 from ..databases.guards import CAPTURE, FENCE
 from ..exceptions import RunClosed, TestDataError, TestRunTouchedRealRow
+
+logger = logging.getLogger(__name__)
 
 #: What FENCE may be.
 FENCES = ("block", "report", "off")
@@ -94,8 +97,11 @@ def _after(prefix: str, said: str) -> str:
 
 def _hear(notice: Any) -> None:
     """With FENCE = "report" the database only says what a run has touched."""
-    if (notice.message_primary or "").startswith(FENCE):
+    said = notice.message_primary or ""
+    if said.startswith(FENCE) and current_run() is not None:
         tell_touched(current_run(), notice.table_name or "a table")
+    elif said.startswith(FENCE):
+        logger.warning("%s", said)
 
 
 def _copying_in_its_name(make: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -192,6 +192,8 @@ def _table_of(model: Model, alias: str) -> GuardedTable | Unguardable:
         exempt=_tree_columns(model),
         free=tuple(_free_columns(model)),
         type=type_name_of(model) if _is_modelled(model) else "",
+        pointing=settings.FENCE_POINTERS,
+        pointers=tuple(_pointers(model)) if settings.FENCE_POINTERS != "off" else (),
         mark=MARK if MARK in _columns(model, alias) else "",
     )
 
@@ -228,6 +230,17 @@ def _free_columns(model: Model) -> Iterator[str]:
     for field in model._meta.local_concrete_fields:
         if field.column and named & {label, f"{label}.{field.name}"}:
             yield field.column
+
+
+def _pointers(model: Model) -> Iterator[tuple[str, str, str]]:
+    """The foreign keys of the model's own table to keys that the ledger can look up."""
+    columns: list[Any] = list(model._meta.local_concrete_fields)
+    for field in columns:
+        if not field.is_relation or not isinstance(field.related_model, type):
+            continue
+        target = concrete(field.related_model)
+        if field.target_field.primary_key and target._meta.app_label not in _NEVER:
+            yield field.column, target._meta.label_lower, key_column(target)
 
 
 # --- up and down ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import connection, connections, transaction
+from django.db import IntegrityError, connection, connections, transaction
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
@@ -20,10 +20,17 @@ from stagehand_testdata.context import CurrentRun, use_run
 from stagehand_testdata.exceptions import RunClosed, TestRunTouchedRealRow
 from stagehand_testdata.isolation.statements import _in_its_name, name_statements
 from stagehand_testdata.models import StatementUnderWay, TestEntity, TestRun
-from stagehand_testdata.operations import passes, runs
+from stagehand_testdata.operations import guards, passes, runs
 from stagehand_testdata.operations.entities import type_name_of
 from stagehand_testdata.operations.purge.purge import purge_run
-from tests.guarding import guarded, on_postgresql, on_sqlite, sql  # noqa: F401
+from tests.guarding import (
+    ALIAS,
+    changes_tables,
+    guarded,  # noqa: F401 - a fixture
+    on_postgresql,
+    on_sqlite,
+    sql,
+)
 from tests.host.models import (
     Author,
     Billboard,
@@ -469,6 +476,57 @@ class TestTheFence:
             with changed(FENCE="off"):
                 sql(statement)
         assert not TestEntity.objects.exists()
+
+
+class TestARealRowThatWouldHoldATestRow:
+    POINTING: list[Callable[[Any, Any], Any]] = [
+        lambda test, real: Person.objects.create(name="new", boss=test),
+        lambda test, real: Person.objects.filter(pk=real.pk).update(boss=test),
+        lambda test, real: sql("INSERT INTO host_person (name, boss_id) VALUES ('raw', %s)", [test.pk]),
+    ]
+
+    @pytest.fixture
+    def pointers(self, request: Any, django_db_blocker: Any) -> Iterator[None]:
+        with changed(FENCE_POINTERS=request.param):
+            guards.install(ALIAS)
+            yield
+        if connection.vendor == "mysql":  # elsewhere they go with the test's transaction
+            guards.install(ALIAS)
+
+    @pytest.fixture
+    def pair(self, run: CurrentRun) -> tuple[Any, Any]:
+        with use_run(run):
+            test = Person.objects.create(name="test")
+        return test, Person.objects.create(name="real")
+
+    @changes_tables
+    @pytest.mark.parametrize("pointers", ["block"], indirect=True)
+    def test_is_refused_and_nothing_else_is(
+        self, pointers: None, pair: tuple[Any, Any], run: CurrentRun
+    ) -> None:
+        test, real = pair
+        for point in self.POINTING:
+            expected = pytest.raises(IntegrityError, match="a real row of host_person that points at")
+            with expected, transaction.atomic():
+                point(test, real)
+        assert not Person.objects.filter(boss__isnull=False).exists()
+        Person.objects.create(name="at a real one", boss=real)
+        Person.objects.filter(pk=real.pk).update(name="other")
+        with use_run(run):
+            own = Person.objects.create(name="own", boss=test)
+        Person.objects.filter(pk=own.pk).update(boss=test)
+
+    @on_postgresql
+    @pytest.mark.parametrize("pointers", ["report"], indirect=True)
+    def test_is_reported(self, pointers: None, pair: tuple[Any, Any], caplog: Any) -> None:
+        for number, point in enumerate(self.POINTING, 1):
+            point(*pair)
+            assert caplog.text.count("a real row of host_person that points at a test row") == number
+
+    def test_is_let_through_by_default(self, pair: tuple[Any, Any]) -> None:
+        for point in self.POINTING:
+            point(*pair)
+        assert Person.objects.filter(boss__isnull=False).count() == 3
 
 
 class TestAStatement:
