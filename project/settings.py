@@ -108,9 +108,6 @@ if django.VERSION >= (6, 1):
 else:
     EMAIL_BACKEND = "stagehand_testdata.isolation.mail.TestDataEmailBackend"
 
-# Whoever opens the demo's pages is shown what its tests make.
-SILENCED_SYSTEM_CHECKS = ["stagehand.W016"]
-
 STAGEHAND_TESTDATA = {
     "ENABLED": env.bool("STAGEHAND_TESTDATA_ENABLED", default=False),
     "REQUIRE_ACCESS_KEY": env.bool("STAGEHAND_TESTDATA_REQUIRE_ACCESS_KEY", default=True),
