@@ -20,12 +20,14 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
+    "django.contrib.sitemaps",
     "django.contrib.staticfiles",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "stagehand_testdata",
     "stagehand_testdata.marketplace",
+    "project.accounts",
     "project.shop",
 ]
 

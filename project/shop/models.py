@@ -19,7 +19,6 @@ class Category(models.Model):
     name = models.SlugField(max_length=100, unique=True)
 
     objects = TestDataManager()
-    all_rows = models.Manager()
 
     class Meta:
         ordering = ["name"]
@@ -35,7 +34,6 @@ class Tag(models.Model):
     name = models.CharField(max_length=50, unique=True)
 
     objects = TestDataManager()
-    all_rows = models.Manager()
 
     class Meta:
         ordering = ["name"]
@@ -55,7 +53,6 @@ class Product(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = TestDataManager()
-    all_rows = models.Manager()
 
     class Meta:
         ordering = ["title", "sku"]

@@ -1,6 +1,4 @@
-"""A marketplace where clients book sessions with app builders: models that say themselves whose test rows they
-hold, so real users do not see them.
-"""
+"""A marketplace where clients book sessions with app builders. Real users do not see its test rows."""
 
 from __future__ import annotations
 

@@ -185,8 +185,8 @@ class TestCi:
         drive("prepareCi", environment="staging", buildId="1")
         drive("prepareCi", environment="development", buildId="2")
         drive("cleanupCi", environment="staging", buildId="1")
-        names = Builder.all_rows.filter(display_name__startswith=PREFIX).values_list("display_name", flat=True)
-        assert list(names) == [f"{PREFIX}CI Builder 2"]
+        left = Builder.all_rows.filter(display_name__startswith=PREFIX)
+        assert [builder.display_name for builder in left] == [f"{PREFIX}CI Builder 2"]
         drive("cleanupCi", environment="development", buildId="2")
 
 

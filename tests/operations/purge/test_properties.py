@@ -161,7 +161,7 @@ HOLDS: dict[type[models.Model], Callable[[Row, int], Any]] = {
         start_time=dt.datetime(2030, 1, 1, tzinfo=dt.UTC),
         end_time=dt.datetime(2030, 1, 2, tzinfo=dt.UTC),
     ),
-    Tag: lambda row, n: Tag.all_rows.get(pk=row.pk).products.through.objects.create(
+    Tag: lambda row, n: Tag._base_manager.get(pk=row.pk).products.through.objects.create(
         tag_id=row.pk, product_id=_product(n)
     ),
 }
