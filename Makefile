@@ -37,6 +37,7 @@ lint: .venv/.installed-dev
 bench: .venv/.installed-test
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.middleware
+	$(BIN)/python -m benchmarks.visibility
 
 # The long runs want PostgreSQL: make soak DATABASE_URL=postgres:///stagehand
 bench-purge: .venv/.installed-test  ## a million rows against raw DELETEs

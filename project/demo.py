@@ -175,14 +175,19 @@ def wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
     raise DemoError(f"the server did not answer within {START_SECONDS} s")
 
 
-def fetch(url: str, method: str = "GET", body: Any = None, test_id: str = "", expect: int = 200) -> str:
+def fetch(
+    url: str,
+    method: str = "GET",
+    body: Any = None,
+    headers: Mapping[str, str] | None = None,
+    expect: int = 200,
+) -> str:
     """The text of an answer; raises DemoError where its status is another than expected."""
-    headers = {"X-Test-ID": test_id} if test_id else {}
-    data = None
+    sent, data = dict(headers or {}), None
     if body is not None:
-        headers["Content-Type"] = "application/json"
+        sent["Content-Type"] = "application/json"
         data = json.dumps(body).encode()
-    request = urllib.request.Request(url, data, headers, method=method)
+    request = urllib.request.Request(url, data, sent, method=method)
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             status, text = int(answer.status), str(answer.read(), "utf-8")
@@ -201,11 +206,22 @@ class Story:
         self.url = url
         self.test_id = f"stagehand_test_demo_{secrets.token_hex(4)}"
         self.steps = 0
+        #: The header that puts a request of the product under the run.
+        self.test_pass: dict[str, str] = {}
 
-    def step(self, title: str, method: str, path: str, body: Any = None, expect: int = 200) -> str:
+    def step(
+        self,
+        title: str,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        expect: int = 200,
+    ) -> str:
         """One request: the text of its answer."""
         started = time.perf_counter()
-        text = fetch(self.url + path, method, body, self.test_id, expect)
+        text = fetch(self.url + path, method, body, headers, expect)
         milliseconds = (time.perf_counter() - started) * 1000
         self.steps += 1
         where = path.replace(self.test_id, "{testId}")
@@ -213,10 +229,18 @@ class Story:
         return text
 
     def post(self, title: str, operation: str, body: Any, expect: int = 201) -> Any:
-        return json.loads(self.step(title, "POST", f"/api/test/{operation}", body, expect))
+        path, headers = f"/api/test/{operation}", {"X-Test-ID": self.test_id}
+        return json.loads(self.step(title, "POST", path, body=body, headers=headers, expect=expect))
 
     def get(self, title: str, resource: str) -> Any:
-        return json.loads(self.step(title, "GET", f"/api/test/{resource}"))
+        return json.loads(
+            self.step(title, "GET", f"/api/test/{resource}", headers={"X-Test-ID": self.test_id})
+        )
+
+    def visit(self, title: str, path: str, *, under_the_run: bool, expect: int = 200) -> str:
+        """A page of the product, as the browser under test sees it or as anybody else does."""
+        headers = self.test_pass if under_the_run else {}
+        return self.step(title, "GET", f"/marketplace/{path}", headers=headers, expect=expect)
 
     def tell(self, line: str) -> None:
         print(f"      {line}")
@@ -224,6 +248,7 @@ class Story:
 
 def tell_the_story(story: Story) -> None:
     """Every operation of the document once; raises DemoError at the first that does not keep its word."""
+    listing = story.visit("Anybody opens the listing", "builders", under_the_run=False)
     run = story.post("Open a run", "verify-access", {"label": "demo", "seed": 42}, 200)
     story.tell(f"{run['testId']} may make test data until {run['expiresAt']}")
     builder = story.post("Make a builder", "builders", {"name": "Grace", "expertise": ["COBOL", "React"]})
@@ -244,20 +269,34 @@ def tell_the_story(story: Story) -> None:
     story.tell(f"booking {booking['id']}: {booking['status']}, {booking['amount']} {booking['currency']}")
     products = story.post("Use the shop's own factory", "entities/product", {"count": 3})
     story.tell(", ".join(each["fields"]["title"] for each in products))
-    look_around(story, builder)
+    look_around(story)
+    see_both_sides(story, builder, listing)
     clean_up(story, builder)
 
 
-def look_around(story: Story, builder: dict[str, Any]) -> None:
-    """What the ledger knows, and what the product's visitors see."""
+def look_around(story: Story) -> None:
+    """What the ledger knows."""
     run = story.get("Look at the run", f"runs/{story.test_id}")
     story.tell(f"{run['state']}, with {run['entities']['live']} rows")
     entries = story.get("List its rows", f"runs/{story.test_id}/entities")["results"]
     story.tell(counted(Counter(each["type"] for each in entries)))
-    page = story.step("Open the builder's public page", "GET", f"/marketplace/builders/{builder['id']}")
-    if html.escape(builder["name"]) not in page:
-        raise DemoError(f"the public page does not show {builder['name']!r}")
-    story.tell(f"it shows {builder['name']!r}")
+
+
+def see_both_sides(story: Story, builder: dict[str, Any], listing: str) -> None:
+    """The product shows the run's rows to whoever carries its pass, and to nobody else."""
+    granted = story.post("Ask for a pass", f"runs/{story.test_id}/pass", {})
+    story.test_pass = {granted["header"]: granted["token"]}
+    story.tell(f"the header {granted['header']}, or the cookie {granted['cookie']['name']} for a browser")
+    name, page = html.escape(builder["name"]), f"builders/{builder['id']}"
+    if name not in story.visit("With the pass: the listing", "builders", under_the_run=True):
+        raise DemoError(f"the listing does not show {builder['name']!r} to its run")
+    if name not in story.visit("With the pass: the builder", page, under_the_run=True):
+        raise DemoError(f"the public page does not show {builder['name']!r} to its run")
+    story.tell(f"both show {builder['name']!r}")
+    if story.visit("Anybody else: the listing", "builders", under_the_run=False) != listing:
+        raise DemoError("a stranger's listing is not what it was before the run")
+    story.visit("Anybody else: the builder", page, under_the_run=False, expect=404)
+    story.tell("the listing is byte for byte what it was before the run; there is no such builder")
 
 
 def clean_up(story: Story, builder: dict[str, Any]) -> None:
@@ -267,8 +306,8 @@ def clean_up(story: Story, builder: dict[str, Any]) -> None:
     story.tell(f"{receipt['remaining']} rows remain, the run is {receipt['state']}")
     if not receipt["success"] or receipt["remaining"]:
         raise DemoError(f"the clean-up left something: {receipt}")
-    story.step("Open the builder's page again", "GET", f"/marketplace/builders/{builder['id']}", expect=404)
-    story.tell("it is gone")
+    story.visit("With the pass: the builder", f"builders/{builder['id']}", under_the_run=True, expect=404)
+    story.tell("it is gone, and the pass counts no more")
 
 
 def counted(types: Mapping[str, int]) -> str:

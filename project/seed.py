@@ -60,5 +60,6 @@ def seed() -> None:
 
 def _seed_shop() -> None:
     category, tag = Category.objects.create(name="stationery"), Tag.objects.create(name="new")
+    Category.objects.create(name="general")  # a real shelf, so that runs share it
     for sku, title, price in [("NB-A5", "Notebook, A5", "6.50"), ("PEN-02", "Drawing pen 0.2", "3.20")]:
         Product.objects.create(sku=sku, title=title, price=Decimal(price), category=category).tags.add(tag)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from django.db import models
@@ -309,19 +309,26 @@ def entries_of_outer_row(model: type[models.Model], run: Any) -> TestEntityQuery
 
 def all_entries_of_outer_row(model: type[models.Model]) -> TestEntityQuerySet:
     """The same of whatever run; no more than one, for a row has one standing entry."""
-    column = key_column(model)
-    key: Any = OuterRef("pk")
+    return (
+        TestEntity.objects.standing()
+        .of_model(model)
+        .filter(**{key_column(model): key_in_ledger(model, OuterRef)})
+    )
+
+
+def key_in_ledger(model: type[models.Model], column: Callable[[str], Any]) -> Any:
+    """The row's key as `key_column(model)` has it, from the row's columns as `column` names them."""
     pk = model._meta.pk
     if isinstance(pk, models.CompositePrimaryKey):
         parts: list[Any] = []
         fields: tuple[Any, ...] = pk.fields
         for field in fields:
-            parts += [Value('", "'), Cast(OuterRef(field.attname), models.CharField())]
+            parts += [Value('", "'), Cast(column(field.attname), models.CharField())]
         # As `Key.of` writes it. A part that needs escaping finds no entry: then the row counts as real.
-        key = Concat(Value('["'), *parts[1:], Value('"]'), output_field=models.CharField())
-    elif column == "key_text" and not isinstance(pk, models.CharField | models.TextField):
-        key = Cast(OuterRef("pk"), models.CharField())
-    return TestEntity.objects.standing().of_model(model).filter(**{column: key})
+        return Concat(Value('["'), *parts[1:], Value('"]'), output_field=models.CharField())
+    if key_column(model) == "key_text" and not isinstance(pk, models.CharField | models.TextField):
+        return Cast(column("pk"), models.CharField())
+    return column("pk")
 
 
 class Guard(models.Model):

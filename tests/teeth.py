@@ -1065,8 +1065,8 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "a run sees every run's rows that the ledger knows of",
         VISIBILITY,
-        'return f"({column} <> %s)", (*params, run.pk)',
-        'return f"({column} = %s)", (*params, 0)',
+        """entries += f" AND {entry}.{quote('run_id')} <> %s\"""",
+        """entries += f" AND {entry}.{quote('run_id')} = -%s\"""",
         (T_VISIBILITY,),
     ),
     Bug(

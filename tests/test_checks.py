@@ -305,7 +305,7 @@ def visibility_problems(*models: type[Model], **settings: Any) -> list[CheckMess
 def test_stagehand_W016_models_whose_test_rows_real_users_see() -> None:
     [problem] = visibility_problems(Voucher, Flyer, Author, Poster, Ticket, Author)
     assert problem.id == "stagehand.W016"
-    assert "host.Author, host.Voucher, " in problem.msg
+    assert "host.Author, host.Voucher." in problem.msg
     for hidden in ("host.Flyer", "host.Poster", "host.Ticket"):
         assert hidden not in problem.msg
     assert "docs/isolation.md" in str(problem.hint)
@@ -316,8 +316,15 @@ def test_stagehand_W016_looks_at_nothing_while_the_gate_is_shut_for_good() -> No
 
 
 def test_stagehand_W016_is_silent_about_what_cannot_be_imported() -> None:
-    with registered(bad="nowhere.at.all"):
+    with registered(bad="nowhere.at.all", thing=factory_of(Voucher)):
         assert ids(check_visibility(None)) == ["stagehand.W016"]
+
+
+def test_stagehand_W016_says_nothing_of_the_host_product() -> None:
+    with registered(product="project.shop.factories.ProductFactory"):
+        types = {each.name for each in load_registry().entity_types}
+        assert types == {"builder", "client", "sessionType", "booking", "product"}
+        assert check_visibility(None) == []
 
 
 @isolate_apps("tests.host")
@@ -329,7 +336,7 @@ def test_stagehand_E017_a_manager_that_cannot_hide_the_models_rows() -> None:
         class Meta:
             app_label = "host"
 
-    problems = visibility_problems(Odd)
+    problems = visibility_problems(Odd, Voucher)
     assert ids(problems) == ["stagehand.E017", "stagehand.W016"]
     assert "host.Odd" not in problems[1].msg
     assert problems[0].hint

@@ -1,1 +1,1 @@
-"""An ordinary shop. It knows nothing of the test data app: one line of settings makes its products."""
+"""An ordinary shop, whose tables know nothing of the test data app: managers hide what its tests make."""

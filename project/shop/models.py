@@ -1,4 +1,7 @@
-"""A shop's catalogue: a natural primary key, a protected foreign key, a many-to-many relation."""
+"""A shop's catalogue: a natural primary key, a protected foreign key, a many-to-many relation.
+
+Its tables stay as they are: the managers ask the ledger whose rows they are.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,15 @@ from decimal import Decimal
 from django.core.validators import MinValueValidator
 from django.db import models
 
+from stagehand_testdata.isolation.visibility import TestDataManager
+
 
 class Category(models.Model):
     """A shelf: every product stands on exactly one."""
 
     name = models.SlugField(max_length=100, unique=True)
+
+    objects = TestDataManager()
 
     class Meta:
         ordering = ["name"]
@@ -25,6 +32,8 @@ class Tag(models.Model):
     """A word that products share."""
 
     name = models.CharField(max_length=50, unique=True)
+
+    objects = TestDataManager()
 
     class Meta:
         ordering = ["name"]
@@ -42,6 +51,8 @@ class Product(models.Model):
     category = models.ForeignKey(Category, on_delete=models.PROTECT, related_name="products")
     tags = models.ManyToManyField(Tag, blank=True, related_name="products")
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = TestDataManager()
 
     class Meta:
         ordering = ["title", "sku"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from django.db import DatabaseError, connections
@@ -50,6 +51,8 @@ def _watch(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
             for maker in ("make_cursor", "make_debug_cursor"):
                 setattr(connection, maker, _copying_in_its_name(getattr(connection, maker)))
     if connection.vendor == "postgresql" and hasattr(connection.connection, "add_notice_handler"):
+        with suppress(ValueError):  # once, whatever else calls this
+            connection.connection.remove_notice_handler(_hear)
         connection.connection.add_notice_handler(_hear)
 
 

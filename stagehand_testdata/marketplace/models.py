@@ -1,4 +1,4 @@
-"""A marketplace where clients book sessions with app builders: ordinary models, as any host has them."""
+"""A marketplace where clients book sessions with app builders. Real users do not see its test rows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import F, Q
+
+from ..isolation.visibility import TestDataManager, TestDataModel
 
 
 class Availability(models.TextChoices):
@@ -22,7 +24,7 @@ class BuilderQuerySet(models.QuerySet["Builder"]):
         return self.filter(searchable=True)
 
 
-class Builder(models.Model):
+class Builder(TestDataModel):
     """A person who offers sessions. The public page's id is the primary key."""
 
     user = models.OneToOneField(
@@ -52,9 +54,9 @@ class Builder(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
-    objects = BuilderQuerySet.as_manager()
+    objects = TestDataManager.from_queryset(BuilderQuerySet)()
 
-    class Meta:
+    class Meta(TestDataModel.Meta):
         ordering = ["-featured", "display_name", "pk"]
         constraints = [
             models.CheckConstraint(
@@ -66,7 +68,7 @@ class Builder(models.Model):
         return self.display_name
 
 
-class Client(models.Model):
+class Client(TestDataModel):
     """A person who books sessions."""
 
     user = models.OneToOneField(
@@ -78,14 +80,14 @@ class Client(models.Model):
     project_preferences = models.JSONField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
-    class Meta:
+    class Meta(TestDataModel.Meta):
         ordering = ["display_name", "pk"]
 
     def __str__(self) -> str:
         return self.display_name
 
 
-class SessionType(models.Model):
+class SessionType(TestDataModel):
     """Something that a builder offers: a length and a price."""
 
     builder = models.ForeignKey(Builder, on_delete=models.CASCADE, related_name="session_types")
@@ -102,7 +104,7 @@ class SessionType(models.Model):
     calendly_event_type_uri = models.URLField(max_length=500, blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
 
-    class Meta:
+    class Meta(TestDataModel.Meta):
         ordering = ["display_order", "pk"]
         constraints = [
             models.CheckConstraint(condition=Q(price__gte=0), name="marketplace_session_price"),
@@ -112,7 +114,7 @@ class SessionType(models.Model):
         return self.title
 
 
-class Booking(models.Model):
+class Booking(TestDataModel):
     """A session that a client has booked with a builder."""
 
     class Status(models.TextChoices):
@@ -158,7 +160,7 @@ class Booking(models.Model):
     state_data = models.JSONField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
-    class Meta:
+    class Meta(TestDataModel.Meta):
         ordering = ["-start_time", "pk"]
         constraints = [
             models.CheckConstraint(

@@ -89,7 +89,7 @@ class TestWholeRun:
 
     def test_rows_that_others_removed_are_already_gone(self, wire: Wire, unchanged_host: None) -> None:
         wire.make("booking-scenarios")
-        Booking.objects.all().delete()
+        Booking.all_rows.all().delete()
         receipt = wire.cleanup()
         assert receipt["alreadyGone"] == {"booking": 1}
         assert receipt["success"] is True
@@ -130,14 +130,14 @@ class TestListedRows:
         receipt = wire.cleanup(createdData=listed(("builder", builder)))
         assert receipt["removed"] == {"booking": 1, "builder": 1, "sessionType": 1}
         assert (receipt["success"], receipt["state"], receipt["remaining"]) == (True, "open", 0)
-        assert list(Builder.objects.values_list("pk", flat=True)) == [int(other["id"])]
-        assert not Booking.objects.filter(pk=scenario["id"]).exists()
+        assert list(Builder.all_rows.values_list("pk", flat=True)) == [int(other["id"])]
+        assert not Booking.all_rows.filter(pk=scenario["id"]).exists()
 
     def test_what_they_hang_on_stays(self, wire: Wire) -> None:
         scenario = wire.make("booking-scenarios")
         receipt = wire.cleanup(createdData=listed(("booking", scenario)))
         assert receipt["removed"] == {"booking": 1}
-        assert SessionType.objects.count() == Builder.objects.count() == 1
+        assert SessionType.all_rows.count() == Builder.all_rows.count() == 1
         wire.make("clients")
 
     def test_the_run_closes_with_the_last_row_that_was_asked_for(
@@ -162,7 +162,7 @@ class TestListedRows:
         wire.make("builders")
         receipt = wire.cleanup(createdData=[])
         assert (receipt["success"], receipt["removed"], receipt["state"]) == (True, {}, "open")
-        assert Builder.objects.count() == 1
+        assert Builder.all_rows.count() == 1
 
     def test_rows_that_are_not_the_runs_are_reported_and_left(
         self, wire: Wire, new_wire: Callable[[], Wire]
@@ -184,7 +184,7 @@ class TestListedRows:
         assert receipt["notOwned"] == strangers
         assert (receipt["removed"], receipt["state"], receipt["success"]) == ({}, "open", True)
         assert set(get_user_model().objects.values_list("pk", flat=True)) == users
-        assert Builder.objects.count() == 2
+        assert Builder.all_rows.count() == 2
 
     def test_some_owned_some_not(self, wire: Wire) -> None:
         mine, kept = wire.make("builders"), wire.make("builders")
@@ -192,7 +192,7 @@ class TestListedRows:
         receipt = wire.cleanup(createdData=body)
         assert receipt["notOwned"] == [{"type": "builder", "id": "999999"}]
         assert receipt["removed"]["builder"] == 1
-        assert Builder.objects.get().pk == int(kept["id"])
+        assert Builder.all_rows.get().pk == int(kept["id"])
 
     def test_rows_named_twice_go_once(self, wire: Wire) -> None:
         mine, _ = wire.make("builders"), wire.make("builders")
@@ -286,7 +286,7 @@ class TestResidue:
         response = wire.post("cleanup")
         self.check(wire, response, "host.Loan")
         assert response.json()["removed"]["booking"] == 1
-        assert not Builder.objects.exists()
+        assert not Builder.all_rows.exists()
 
     def test_a_listed_row_that_is_held_is_residue(self, wire: Wire, book: Book) -> None:
         wire.make("builders")
@@ -313,7 +313,7 @@ class TestResidue:
 
 def test_it_works_where_a_row_has_changed_since(wire: Wire, unchanged_host: None) -> None:
     builder = wire.make("builders")
-    Builder.objects.filter(pk=builder["id"]).update(display_name="renamed", hourly_rate=1)
+    Builder.all_rows.filter(pk=builder["id"]).update(display_name="renamed", hourly_rate=1)
     assert wire.cleanup()["remaining"] == 0
 
 

@@ -237,6 +237,7 @@ class TestTypes:
                 continue
             response = wire.post(f"entities/{name}", {"fields": {field["name"]: field["example"]}})
             assert response.status_code == 201, (field, response.content)
+            wire.cleanup()
             wire = Wire(f"{wire.test_id}x")
 
     def test_pointers_name_what_they_point_at(self, wire: Wire) -> None:

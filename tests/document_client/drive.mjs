@@ -27,8 +27,15 @@ globalThis.readEnvironmentFile = async (environment) => {
 
 const { CiCdIntegration, ProductionTestDataManager, TestDataScope } = await import(pathToFileURL(module).href);
 
-const visit = async (builder) => {
-  const response = await fetch(`${baseUrl}/marketplace/builders/${builder.id}`);
+// The document's client asks for no pass; the browser under test needs one to see the run's rows.
+const passOf = async (manager) => {
+  const response = await fetch(`${baseUrl}/api/test/runs/${manager.getTestId()}/pass`, { method: "POST" });
+  const { header, token } = await response.json();
+  return { [header]: token };
+};
+
+const visit = async (builder, headers = {}) => {
+  const response = await fetch(`${baseUrl}/marketplace/builders/${builder.id}`, { headers });
   return { status: response.status, showsTheName: (await response.text()).includes(builder.name) };
 };
 
@@ -42,13 +49,17 @@ const stories = {
     const clients = [await manager.createTestClient(), await manager.createTestClient()];
     const scenario = await manager.createBookingScenario();
     const paid = await manager.createBookingScenario({ status: "CONFIRMED", paymentStatus: "PAID" });
-    const pages = await Promise.all([...builders, scenario.entities.builder[0]].map(visit));
+    const pass = await passOf(manager);
+    const all = [...builders, scenario.entities.builder[0]];
+    const pages = await Promise.all(all.map((builder) => visit(builder, pass)));
+    const pagesOfOthers = await Promise.all(all.map((builder) => visit(builder)));
     await manager.cleanup();
-    const pagesAfterwards = await Promise.all(builders.map(visit));
+    const pagesAfterwards = await Promise.all(builders.map((builder) => visit(builder, pass)));
     await manager.cleanup();
     return {
       testId: manager.getTestId(),
-      builders, defaultSessions, ownSessions, clients, scenario, paid, pages, pagesAfterwards,
+      builders, defaultSessions, ownSessions, clients, scenario, paid,
+      pages, pagesOfOthers, pagesAfterwards,
       defaultScope: TestDataScope.EPHEMERAL,
     };
   },
@@ -81,8 +92,9 @@ const stories = {
       }),
     );
     const [first, second] = managers;
+    const passes = await Promise.all(managers.map(passOf));
     await first.cleanup();
-    const pages = await Promise.all(made.map(({ builder }) => visit(builder)));
+    const pages = await Promise.all(made.map(({ builder }, index) => visit(builder, passes[index])));
     return { testIds: [first.getTestId(), second.getTestId()], made, pages };
   },
 

@@ -75,8 +75,9 @@ class TestTheWholeLifeCycle:
             assert [booking["id"] for booking in each["entities"]["booking"]] == [each["id"]]
             assert all(row["id"] for rows in each["entities"].values() for row in rows)
 
-    def test_makes_builders_that_the_public_page_shows(self, told: dict[str, Any]) -> None:
+    def test_makes_builders_that_the_public_page_shows_to_the_run(self, told: dict[str, Any]) -> None:
         assert told["pages"] == [{"status": 200, "showsTheName": True}] * 3
+        assert told["pagesOfOthers"] == [{"status": 404, "showsTheName": False}] * 3
         assert [page["status"] for page in told["pagesAfterwards"]] == [404, 404]
 
     def test_ends_with_everything_gone_and_no_complaint(self, told: dict[str, Any]) -> None:
@@ -147,11 +148,12 @@ class TestCi:
         assert (tmp_path / "staging.env").read_text() == f"TEST_ID={test_id}\nTEST_BUILD_ID=4711\n"
         run = TestRun.objects.get(test_id=test_id)
         assert (run.scope, run.state) == ("persistent_environment", "open")
-        builder = Builder.objects.get(display_name=f"{PREFIX}CI Builder 4711")
-        client = Client.objects.get(display_name=f"{PREFIX}CI Client 4711")
+        builder = Builder.all_rows.get(display_name=f"{PREFIX}CI Builder 4711")
+        client = Client.all_rows.get(display_name=f"{PREFIX}CI Client 4711")
         assert builder.user.email == "ci-builder-4711@example.com"
         assert client.user.email == "ci-client-4711@example.com"
-        assert [session.title for session in builder.session_types.all()] == [f"{PREFIX}Initial Consultation"]
+        sessions = builder.session_types(manager="all_rows").all()
+        assert [session.title for session in sessions] == [f"{PREFIX}Initial Consultation"]
 
         cleaned = drive("cleanupCi", environment="staging", buildId="4711")
         assert cleaned["said"] == {
@@ -183,8 +185,8 @@ class TestCi:
         drive("prepareCi", environment="staging", buildId="1")
         drive("prepareCi", environment="development", buildId="2")
         drive("cleanupCi", environment="staging", buildId="1")
-        names = Builder.objects.filter(display_name__startswith=PREFIX).values_list("display_name", flat=True)
-        assert list(names) == [f"{PREFIX}CI Builder 2"]
+        left = Builder.all_rows.filter(display_name__startswith=PREFIX)
+        assert [builder.display_name for builder in left] == [f"{PREFIX}CI Builder 2"]
         drive("cleanupCi", environment="development", buildId="2")
 
 
@@ -205,7 +207,7 @@ class TestTwoClientsSideBySide:
             "booking": Booking,
         }.items():
             assert {
-                str(pk) for pk in model.objects.filter(pk__in=kept[name]).values_list("pk", flat=True)
+                str(pk) for pk in model.all_rows.filter(pk__in=kept[name]).values_list("pk", flat=True)
             } == kept[name]
         after_both = {name: len(rows) for name, rows in host_rows().items()}
         before = {name: len(rows) for name, rows in real_rows.items()}

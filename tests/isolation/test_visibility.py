@@ -13,7 +13,7 @@ from asgiref.sync import async_to_sync
 from django import forms
 from django.contrib.admin import ModelAdmin, site
 from django.core.exceptions import FieldDoesNotExist
-from django.db import IntegrityError, connection, models, transaction
+from django.db import IntegrityError, NotSupportedError, connection, models, transaction
 from django.db.models import Count, Exists, OuterRef, Prefetch, QuerySet
 from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext, isolate_apps
@@ -332,6 +332,13 @@ def test_one_queryset_answers_each_of_them(model: Any, rows: dict[str, Any]) -> 
         with asking(who):
             assert titles(queryset.all()) == SEEN[who]
             assert queryset.count() == len(SEEN[who])
+
+
+def test_what_cannot_be_filtered_any_more_is_refused(model: Any) -> None:
+    with pytest.raises(TypeError, match="slice"):
+        hide_test_data(everything(model)[:1])
+    with pytest.raises(NotSupportedError, match="union"):
+        hide_test_data(everything(model).union(everything(model)))
 
 
 def test_what_was_fetched_stays_with_whoever_holds_it(model: Any, rows: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ class TestDefaults:
             "booking": 1,
         }
         (booking,) = entities["booking"]
-        assert made["id"] == booking["id"] == str(Booking.objects.get().pk)
+        assert made["id"] == booking["id"] == str(Booking.all_rows.get().pk)
         assert booking["builderId"] == entities["builder"][0]["id"]
         assert booking["clientId"] == entities["client"][0]["id"]
         assert booking["sessionTypeId"] == entities["sessionType"][0]["id"]
@@ -76,7 +76,7 @@ class TestChoices:
     def test_every_state_is_taken_and_given_back_as_sent(self, wire: Wire, status: str, payment: str) -> None:
         made = wire.make("booking-scenarios", {"status": status, "paymentStatus": payment})
         assert (made["status"], made["paymentStatus"]) == (status, payment)
-        booking = Booking.objects.get()
+        booking = Booking.all_rows.get()
         assert (booking.status, booking.payment_status) == (status, payment)
 
     def test_time_amount_and_currency_can_be_chosen(self, wire: Wire) -> None:
@@ -133,8 +133,8 @@ class TestReuse:
         for name, row in rows.items():
             assert shown(made["entities"][IDS[name]][0]) == shown(row)
         assert made["amount"] == 99
-        assert (Builder.objects.count(), SessionType.objects.count(), Client.objects.count()) == (1, 1, 1)
-        assert Booking.objects.get().client == Client.objects.get().user
+        assert (Builder.all_rows.count(), SessionType.all_rows.count(), Client.all_rows.count()) == (1, 1, 1)
+        assert Booking.all_rows.get().client == Client.all_rows.get().user
 
     @pytest.mark.parametrize("name", IDS)
     def test_one_of_them_alone_is_used_and_the_rest_made(
@@ -149,7 +149,7 @@ class TestReuse:
     def test_a_session_type_brings_its_builder(self, wire: Wire, rows: dict[str, Any]) -> None:
         made = wire.make("booking-scenarios", {"sessionTypeId": rows["sessionTypeId"]["id"]})
         assert shown(made["entities"]["builder"][0]) == shown(rows["builderId"])
-        assert Builder.objects.count() == 1
+        assert Builder.all_rows.count() == 1
 
     def test_a_session_type_of_another_builder_is_refused(self, wire: Wire, rows: dict[str, Any]) -> None:
         other = wire.make("builders")

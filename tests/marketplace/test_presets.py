@@ -66,7 +66,7 @@ class TestPresets:
     def test_rows_that_are_reused_are_not_made_again(self, wire: Wire) -> None:
         builder = wire.make("builders")
         wire.make("scenarios/booking", {"builderId": builder["id"]})
-        assert Builder.objects.count() == 1
+        assert Builder.all_rows.count() == 1
 
 
 class TestBatch:
@@ -133,14 +133,14 @@ class TestBatch:
     ) -> None:
         configure(MAX_ROWS_PER_CALL=4)
         assert error_of(wire.post("batch", {"builders": 3, "clients": 2})) == (400, "invalid_body")
-        assert not Builder.objects.exists()
+        assert not Builder.all_rows.exists()
         wire.make("batch", {"builders": 2, "clients": 2})
 
     def test_it_can_be_made_twice(self, wire: Wire, unchanged_host: None) -> None:
         for _ in range(2):
             wire.make("batch", {"builders": 2, "clients": 2, "sessionTypes": True, "bookings": 2})
-        assert (Builder.objects.count(), Client.objects.count()) == (4, 4)
-        assert (SessionType.objects.count(), Booking.objects.count()) == (4, 4)
+        assert (Builder.all_rows.count(), Client.all_rows.count()) == (4, 4)
+        assert (SessionType.all_rows.count(), Booking.all_rows.count()) == (4, 4)
         wire.cleanup()
 
     def test_many_rows_are_removed_as_they_were_made(self, wire: Wire, unchanged_host: None) -> None:

@@ -155,13 +155,13 @@ HOLDS: dict[type[models.Model], Callable[[Row, int], Any]] = {
     Voucher: _note,
     Builder: lambda row, n: SessionType.objects.create(builder_id=row.pk, title=f"real {n}", price=1),
     SessionType: lambda row, n: Booking.objects.create(
-        builder_id=SessionType.objects.get(pk=row.pk).builder_id,
+        builder_id=SessionType.all_rows.get(pk=row.pk).builder_id,
         session_type_id=row.pk,
         title=f"real {n}",
         start_time=dt.datetime(2030, 1, 1, tzinfo=dt.UTC),
         end_time=dt.datetime(2030, 1, 2, tzinfo=dt.UTC),
     ),
-    Tag: lambda row, n: Tag.objects.get(pk=row.pk).products.through.objects.create(
+    Tag: lambda row, n: Tag._base_manager.get(pk=row.pk).products.through.objects.create(
         tag_id=row.pk, product_id=_product(n)
     ),
 }

@@ -1,0 +1,1 @@
+"""Django's own users, whose model and manager the product cannot change."""
