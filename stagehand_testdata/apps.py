@@ -1,4 +1,4 @@
-"""The composition root: what the host's start-up pays for, which is the checks and two receivers."""
+"""The composition root: what the host's start-up pays for, which is the checks and three receivers."""
 
 from typing import Any
 
@@ -14,9 +14,11 @@ class StagehandTestdataConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks  # noqa: F401 - registers them
+        from .isolation.statements import tag_statements
 
         pre_migrate.connect(lift_guards, sender=self)
         post_migrate.connect(renew_guards, sender=self)
+        tag_statements()
 
 
 def lift_guards(using: str, plan: Any, **kwargs: Any) -> None:

@@ -9,17 +9,22 @@ from .base import Database
 
 def database(alias: str) -> Database:
     """The strategy for the database behind `alias`."""
-    match connections[alias].vendor:
+    return strategy(connections[alias].vendor)(alias)
+
+
+def strategy(vendor: str) -> type[Database]:
+    """The strategy for databases of this kind, as Django calls it."""
+    match vendor:
         case "postgresql":
             from .postgresql import PostgreSQL
 
-            return PostgreSQL(alias)
+            return PostgreSQL
         case "mysql":
             from .mysql import MySQL
 
-            return MySQL(alias)
+            return MySQL
         case "sqlite":
             from .sqlite import SQLite
 
-            return SQLite(alias)
-    return Database(alias)
+            return SQLite
+    return Database

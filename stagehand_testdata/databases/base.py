@@ -40,6 +40,9 @@ class Database:
     #: Whether a trigger that names a table is in the way of Django's rebuilding that table.
     guards_hinder_rebuilds: ClassVar[bool] = False
 
+    #: Whether code within the database can read the text of the statement that it runs for.
+    reads_tags: ClassVar[bool] = False
+
     def __init__(self, alias: str) -> None:
         self.alias = alias
         self.connection = connections[alias]
@@ -82,6 +85,11 @@ class Database:
     def lock_free(self, rows: QuerySet[Model]) -> int:
         """Lock the rows until the transaction ends, but for those that somebody else has; how many."""
         return len(self.skipping_locked(rows.values_list("pk")))
+
+    @staticmethod
+    def tagged(statement: Any, run_id: int) -> Any:
+        """The statement with the run before it. `statement` is what a cursor takes: text, bytes, composed."""
+        raise NotImplementedError
 
     def prepare_for_many(self) -> None:
         """The rest of the transaction looks up thousands of rows by their index, and removes them.

@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from django.db import DatabaseError, OperationalError
+from django.db.backends.postgresql.psycopg_any import sql
 from django.db.models import Model, QuerySet
 
 from .base import Database
@@ -25,6 +26,8 @@ from .guards import LEDGER, PREFIX, RECORDS, GuardedTable, HeldGuard, literal
 
 _DEADLOCK, _SERIALIZATION, _LOCK_NOT_AVAILABLE = "40P01", "40001", "55P03"
 _SETTING = "stagehand.purge"
+#: What a statement that is sent under a run begins with.
+RUN_TAG = "/*stagehand run={}*/ "
 _TRIGGERS = ("delete", "update", "key", "truncate")
 
 _FUNCTION = """\
@@ -94,15 +97,25 @@ class PostgreSQL(Database):
     share_suffix = "FOR SHARE OF {table}"
     can_guard = True
     closes_entries = True
+    reads_tags = True
     says_broken_references = True
+
+    @staticmethod
+    def tagged(statement: Any, run_id: int) -> Any:
+        tag = RUN_TAG.format(run_id)
+        if isinstance(statement, str):
+            return tag + statement
+        if isinstance(statement, bytes):
+            return tag.encode() + statement
+        return sql.SQL(tag) + statement
 
     def chose_a_victim(self, error: OperationalError) -> bool:
         return _state(error) in (_DEADLOCK, _SERIALIZATION)
 
     def lock_free(self, rows: QuerySet[Model]) -> int:
-        sql, params = self.skipping_locked(rows.values_list("pk")).query.sql_with_params()
+        select, params = self.skipping_locked(rows.values_list("pk")).query.sql_with_params()
         with self.connection.cursor() as cursor:
-            cursor.execute(f"SELECT count(*) FROM ({sql}) AS locked", params)
+            cursor.execute(f"SELECT count(*) FROM ({select}) AS locked", params)
             [count] = cursor.fetchone()
         return int(count)
 

@@ -50,7 +50,7 @@ _RAW_INSERT = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
-_SAVEPOINT = re.compile(r"(SAVEPOINT|ROLLBACK TO SAVEPOINT) (.+)")
+_SAVEPOINT = re.compile(r"(?:/\*.*?\*/ )?(SAVEPOINT|ROLLBACK TO SAVEPOINT) (.+)")
 #: How many objects one question about conflicts is about; SQLite limits how deep it may go.
 _ASKED_AT_ONCE = 100
 #: What makes rows past Django's cursor, in psycopg 3 and 2, and the statement that it comes to.

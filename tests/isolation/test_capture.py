@@ -13,6 +13,7 @@ from django.core import serializers
 from django.db import IntegrityError, connection, connections, models, transaction
 from django.test.utils import CaptureQueriesContext, isolate_apps
 
+from stagehand_testdata.context import CurrentRun, use_run
 from stagehand_testdata.exceptions import UntrackedWrite
 from stagehand_testdata.fingerprints import matches
 from stagehand_testdata.isolation.capture import Recorder, recording_inserts
@@ -28,7 +29,7 @@ from tests.host.models import (
     Restaurant,
     Voucher,
 )
-from tests.making import changed
+from tests.making import TEST_ID, changed
 
 pytestmark = pytest.mark.django_db
 
@@ -602,11 +603,12 @@ class TestTheBlock:
 
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, UntrackedWrite])
     def test_django_is_as_it_was_after_an_exception(self, error: type[BaseException]) -> None:
+        wrappers = list(connection.execute_wrappers)
         with pytest.raises(error), recording_inserts():
             raise error
         assert "compiler" not in vars(connection.ops)
         assert "make_cursor" not in vars(connection)
-        assert not connection.execute_wrappers
+        assert connection.execute_wrappers == wrappers
 
     def test_a_failed_insert_does_not_open_the_door_to_raw_sql(self) -> None:
         Label.objects.create(text="taken")
@@ -647,6 +649,14 @@ class TestSavepoints:
         with recording_inserts() as recorder, transaction.atomic(), transaction.atomic():
             label = Label.objects.create(text="a")
         assert taken(recorder) == [("label", label.pk)]
+
+    def test_rows_that_were_rolled_back_under_a_run_are_given_up(self) -> None:
+        with use_run(CurrentRun(1, TEST_ID)), recording_inserts() as recorder, transaction.atomic():
+            with transaction.atomic():
+                Label.objects.create(text="given up")
+                transaction.set_rollback(True)
+            kept = Label.objects.create(text="kept")
+        assert taken(recorder) == [("label", kept.pk)]
 
     def test_the_inner_of_two_is_rolled_back_alone(self) -> None:
         with recording_inserts() as recorder, transaction.atomic():
