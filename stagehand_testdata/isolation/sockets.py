@@ -83,12 +83,13 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         return
     if event in _SENDING:
         sock, target = arguments[:2]
-        if target is None or sock.family == AF_UNIX:  # None: by a connection that was looked at before
+        if sock.family == AF_UNIX:
             return
     elif event in _ASKING:
         target = arguments[0]
     else:
         return
+    # None: to whom the socket is connected, which was looked at before; or, in a look-up, to this machine.
     host = _normal(target[0] if isinstance(target, tuple) else target or "")
     if not _is_here(host):
         _refuse(Escape(event, host))
