@@ -32,6 +32,10 @@ TASKS = {
 }
 
 
+def shout(word: str) -> str:
+    return word.upper()
+
+
 @pytest.fixture
 def queued() -> Iterator[ModuleType]:
     """The host's tasks, made for a backend that works on them at once."""
@@ -79,6 +83,12 @@ class TestAtOnce:
             result = queued.who.using(backend="plain").enqueue("a")
         assert result.kwargs == {}
         assert result.return_value == [run.test_id, "a", {}]
+
+    def test_one_that_was_made_for_another_backend_gets_none_either(self, queued: ModuleType) -> None:
+        run = make("stagehand_test_sender", expired_hours=None)
+        plain = queued.task(backend="plain")(shout).using(backend="default")
+        with use_run(CurrentRun(run.pk, run.test_id)):
+            assert plain.enqueue("a").return_value == "A"
 
     @pytest.mark.parametrize("way", ["call", "acall"])
     def test_a_worker_asks_the_ledger_whether_the_pass_still_counts(
