@@ -12,7 +12,7 @@ from django.db.models import Aggregate, CharField, Model, QuerySet
 from django.db.models.sql import Query
 from django.db.models.sql.compiler import SQLCompiler
 
-from .guards import RECORDS, GuardedTable, HeldGuard, digest_of, literal
+from .guards import RECORDS, GuardedTable, HeldGuard, HeldPolicy, digest_of, literal
 
 M = TypeVar("M", bound=Model)
 R = TypeVar("R")
@@ -39,6 +39,9 @@ class Database:
 
     #: Whether a trigger that names a table is in the way of Django's rebuilding that table.
     guards_hinder_rebuilds: ClassVar[bool] = False
+
+    #: Whether the database itself can hide rows.
+    can_hide_rows: ClassVar[bool] = False
 
     #: Whether code within the database can read the text of the statement that it runs for.
     reads_tags: ClassVar[bool] = False
@@ -87,8 +90,8 @@ class Database:
         return len(self.skipping_locked(rows.values_list("pk")))
 
     @staticmethod
-    def tagged(statement: Any, run_id: int) -> Any:
-        """The statement with the run before it. `statement` is what a cursor takes: text, bytes, composed."""
+    def tagged(statement: Any, run_id: int | None, *, all_rows: bool) -> Any:
+        """The statement with its tags before it. It is what a cursor takes: text, bytes, composed."""
         raise NotImplementedError
 
     def prepare_for_many(self) -> None:
@@ -140,6 +143,33 @@ class Database:
         """The statements that take the table off the record."""
         quote = self.connection.ops.quote_name
         return [f"DELETE FROM {quote(RECORDS)} WHERE {quote('table')} = {literal(table)}"]  # noqa: S608
+
+    def hiding_sql(self, table: str, column: str) -> list[str]:
+        """The statements that make the database hide the table's marked rows."""
+        raise NotImplementedError
+
+    def recording_sql(self, table: str, column: str) -> list[str]:
+        """The statements that write down, where the policies are, what they were made as."""
+        raise NotImplementedError
+
+    def showing_sql(self, table: str) -> list[str]:
+        """The statements that take that back, and nothing that the host has put up."""
+        raise NotImplementedError
+
+    def forgetting_sql(self) -> list[str]:
+        """The statements that take away what all tables share, once none hides its rows any more."""
+        raise NotImplementedError
+
+    def held_policies(self) -> dict[str, HeldPolicy]:
+        """What the catalogue holds of tables with row-level security, by name."""
+        return {}
+
+    def wanted_policy(self, table: str, column: str) -> str:
+        return digest_of(self.hiding_sql(table, column))
+
+    def passing_role(self) -> str:
+        """The connection's role where no policy holds it back; empty where it does."""
+        return ""
 
     def held_guards(self) -> dict[str, HeldGuard]:
         """What the catalogue holds, by the guards' names."""

@@ -6,6 +6,13 @@ at once, and fires for the rows that a foreign key's cascade takes along. All ar
 `session_replication_role = replica` does not pass them by. The function runs with its owner's rights: whoever
 deletes rows of a guarded table needs none on the ledger. Hash and merge joins are off within it, because its
 plan is kept: one made for a bulk delete would read the whole ledger at each single delete after it.
+
+# Note [Policies on PostgreSQL]
+Two policies to a table: one lets every row through, the other, a restrictive one, takes the hidden rows away
+again. Django drops a column with CASCADE, and with it a policy that names the column: a table whose only
+policy is gone would show nobody anything. And what is restrictive no other policy can undo. The run is read
+once for each statement (a subselect), not for each row. Rows of a named cursor are looked at while FETCH
+runs, or as its transaction commits (WITH HOLD), when nothing runs: what was declared is in `pg_cursors`.
 """
 
 # ruff: noqa: S608 - what is put into statements are names out of the models, never input
@@ -22,12 +29,15 @@ from django.db.backends.postgresql.psycopg_any import sql
 from django.db.models import Model, QuerySet
 
 from .base import Database
-from .guards import LEDGER, PREFIX, RECORDS, GuardedTable, HeldGuard, literal
+from .guards import LEDGER, PREFIX, RECORDS, GuardedTable, HeldGuard, HeldPolicy, literal
 
 _DEADLOCK, _SERIALIZATION, _LOCK_NOT_AVAILABLE = "40P01", "40001", "55P03"
 _SETTING = "stagehand.purge"
 #: What a statement that is sent under a run begins with.
 RUN_TAG = "/*stagehand run={}*/ "
+#: What comes next where it must see every row.
+ALL_ROWS_TAG = "/*stagehand all rows*/ "
+_SEEN, _SHOWN, _HIDDEN = "stagehand_seen_run", "stagehand_any_row", "stagehand_test_rows"
 _TRIGGERS = ("delete", "update", "key", "truncate")
 
 _FUNCTION = """\
@@ -78,6 +88,44 @@ BEGIN
 END
 $guard$"""
 
+# The run whose rows the statement may see: none, one, or -1 for all.
+_SEEN_FUNCTION = r"""CREATE OR REPLACE FUNCTION {function}() RETURNS bigint
+  LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+AS $seen$
+  SELECT CASE WHEN tags LIKE '%/*stagehand all rows*/%' THEN -1
+    ELSE substring(tags FROM '^/\*stagehand run=([0-9]{{1,18}})\*/')::bigint END
+  FROM (
+    SELECT substring(
+      CASE
+        WHEN sent IS NULL THEN (
+          SELECT CASE count(*) WHEN 1 THEN left(max(statement), 300) END
+          FROM pg_cursors WHERE is_holdable AND creation_time >= transaction_timestamp()
+        )
+        WHEN starts_with(sent, 'FETCH ') THEN (
+          SELECT left(statement, 300) FROM pg_cursors WHERE name = substring(sent FROM ' FROM "(.*)"$')
+        )
+        ELSE sent
+      END
+      FROM '^(?:DECLARE "[^"]*" (?:NO )?(?:SCROLL )?CURSOR (?:WITH HOLD )?FOR )?((?:/\*stagehand [^*]*\*/ )+)'
+    ) AS tags FROM (SELECT left(current_query(), 300) AS sent) AS query
+  ) AS tagged
+$seen$"""
+
+_HELD_POLICIES = f"""\
+SELECT c.relname::text,
+  count(p.oid) FILTER (WHERE p.polname IN ('{_SHOWN}', '{_HIDDEN}')),
+  c.relrowsecurity AND c.relforcerowsecurity,
+  max(obj_description(p.oid, 'pg_policy')) FILTER (WHERE p.polname = '{_HIDDEN}'),
+  {{digest}}
+FROM pg_class c LEFT JOIN pg_policy p ON p.polrelid = c.oid
+WHERE c.relkind IN ('r', 'p') AND (c.relrowsecurity OR p.oid IS NOT NULL) AND pg_table_is_visible(c.oid)
+GROUP BY c.oid"""
+_POLICY_DIGEST = f"""\
+md5(string_agg(concat_ws('|', p.polname, p.polpermissive, p.polcmd, p.polroles::text,
+  replace(pg_get_expr(p.polqual, p.polrelid), {{schema}} || '.', ''), pg_get_expr(p.polwithcheck, p.polrelid),
+  (SELECT concat_ws('|', f.prosrc, f.proconfig::text) FROM pg_proc f WHERE f.oid = to_regproc({{function}}))),
+  '|' ORDER BY p.polname) FILTER (WHERE p.polname IN ('{_SHOWN}', '{_HIDDEN}')))"""
+
 _CLOSING = "tombstone = entry.id, removed_at = statement_timestamp(), reason = '', blocked_by = '{}'"
 
 # How the catalogue's own view of a guard becomes one text. `pg_get_triggerdef` writes the function's name
@@ -98,11 +146,14 @@ class PostgreSQL(Database):
     can_guard = True
     closes_entries = True
     reads_tags = True
+    can_hide_rows = True
     says_broken_references = True
 
     @staticmethod
-    def tagged(statement: Any, run_id: int) -> Any:
-        tag = RUN_TAG.format(run_id)
+    def tagged(statement: Any, run_id: int | None, *, all_rows: bool) -> Any:
+        tag = "" if run_id is None else RUN_TAG.format(run_id)
+        if all_rows:
+            tag += ALL_ROWS_TAG
         if isinstance(statement, str):
             return tag + statement
         if isinstance(statement, bytes):
@@ -247,6 +298,72 @@ class PostgreSQL(Database):
                 name: HeldGuard(digest, triggers == len(_TRIGGERS), disabled)
                 for name, digest, triggers, disabled in cursor.fetchall()
             }
+
+    # --- hiding rows: see Note [Policies on PostgreSQL] ---
+
+    def hiding_sql(self, table: str, column: str) -> list[str]:
+        on = self._qualified(table)
+        seen = self._function(_SEEN)
+        mark = self._quote(column)
+        visible = f"{mark} IS NULL OR (SELECT {seen}()) IN ({mark}, -1)"
+        return [
+            _SEEN_FUNCTION.format(function=seen),
+            *self.showing_sql(table),
+            f"CREATE POLICY {_SHOWN} ON {on} USING (true)",
+            f"CREATE POLICY {_HIDDEN} ON {on} AS RESTRICTIVE USING ({visible})",
+            f"ALTER TABLE {on} ENABLE ROW LEVEL SECURITY",
+            f"ALTER TABLE {on} FORCE ROW LEVEL SECURITY",
+        ]
+
+    def recording_sql(self, table: str, column: str) -> list[str]:
+        wanted = self.wanted_policy(table, column)
+        on = self._qualified(table)
+        comment = (
+            f"SELECT {literal(wanted)} || {self._policy_digest} FROM pg_policy p"
+            f" WHERE p.polrelid = {literal(on)}::regclass"
+        )
+        comment_on = f"COMMENT ON POLICY {_HIDDEN} ON {on} IS %L"
+        return [f"DO $do$ BEGIN EXECUTE format({literal(comment_on)}, ({comment})); END $do$"]
+
+    def showing_sql(self, table: str) -> list[str]:
+        on = self._qualified(table)
+        return [
+            f"DROP POLICY IF EXISTS {_HIDDEN} ON {on}",
+            f"DROP POLICY IF EXISTS {_SHOWN} ON {on}",
+            f"ALTER TABLE {on} NO FORCE ROW LEVEL SECURITY",
+            f"ALTER TABLE {on} DISABLE ROW LEVEL SECURITY",
+        ]
+
+    def forgetting_sql(self) -> list[str]:
+        return [f"DROP FUNCTION IF EXISTS {self._function(_SEEN)}()"]
+
+    def held_policies(self) -> dict[str, HeldPolicy]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_HELD_POLICIES.format(digest=self._policy_digest))
+            return {
+                table: HeldPolicy(
+                    ours=count > 0,
+                    complete=count == 2 and forced,
+                    wanted=(comment or "")[:32],
+                    unchanged=(comment or "")[32:] == digest,
+                )
+                for table, count, forced, comment, digest in cursor.fetchall()
+            }
+
+    def passing_role(self) -> str:
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT rolname::text FROM pg_roles"
+                " WHERE rolname = current_user AND (rolsuper OR rolbypassrls)"
+            )
+            row: Any = cursor.fetchone()
+        return row[0] if row else ""
+
+    @cached_property
+    def _policy_digest(self) -> str:
+        return _POLICY_DIGEST.format(
+            schema=literal(self._quote(self._schema)), function=literal(self._function(_SEEN))
+        )
 
     def _quote(self, name: str) -> str:
         quoted: str = self.connection.ops.quote_name(name)

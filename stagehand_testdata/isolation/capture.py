@@ -36,6 +36,7 @@ from ..context import current_run
 from ..exceptions import UntrackedWrite
 from ..fingerprints import Fingerprint, columns, take
 from ..models import Key, Message, TestEntity
+from .statements import seeing_all_rows
 from .visibility import mark
 
 _NOISE = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -50,7 +51,7 @@ _RAW_INSERT = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
-_SAVEPOINT = re.compile(r"(?:/\*.*?\*/ )?(SAVEPOINT|ROLLBACK TO SAVEPOINT) (.+)")
+_SAVEPOINT = re.compile(r"(SAVEPOINT|ROLLBACK TO SAVEPOINT) (.+)")
 #: How many objects one question about conflicts is about; SQLite limits how deep it may go.
 _ASKED_AT_ONCE = 100
 #: What makes rows past Django's cursor, in psycopg 3 and 2, and the statement that it comes to.
@@ -344,6 +345,7 @@ def _key_value(model: type[models.Model], obj: Any, returned: dict[Any, Any]) ->
     return values if isinstance(pk, models.CompositePrimaryKey) else values[0]
 
 
+@seeing_all_rows()
 def _without_existing(model: type[models.Model], alias: str, objs: Sequence[Any]) -> list[Any]:
     """The objects that no row stands in the way of.
 

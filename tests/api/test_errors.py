@@ -370,8 +370,8 @@ class TestDatabase:
 
         def fail_fourth_insert(execute: Any, sql: str, *args: Any) -> Any:
             nonlocal inserts
-            inserts += "INSERT INTO" in sql
-            if "INSERT INTO" in sql and inserts == 4:
+            inserts += sql.startswith("INSERT")
+            if sql.startswith("INSERT") and inserts == 4:
                 raise OperationalError("disk full")
             return execute(sql, *args)
 

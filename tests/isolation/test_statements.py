@@ -14,7 +14,7 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
 from stagehand_testdata.context import CurrentRun, use_run
-from stagehand_testdata.isolation.statements import _put_run_before, tag_statements
+from stagehand_testdata.isolation.statements import tag_statements
 from tests.guarding import on_postgresql
 from tests.host.models import Label
 from tests.threads import in_thread
@@ -160,12 +160,23 @@ class TestOnPostgreSQL:
     @pytest.mark.django_db(transaction=True)
     def test_a_connection_that_is_made_within_somebodys_wrapper_goes_on_tagging(self) -> None:
         connection.close()
-        connection.execute_wrappers.clear()
-        with connection.execute_wrapper(lambda execute, *arguments: execute(*arguments)):
-            arrived()
+        connection.execute_wrappers = []
+        with connection.execute_wrapper(lambda execute, *arguments: execute(*arguments)), use_run(RUN):
+            assert arrived().startswith(TAG)
         with use_run(RUN):
             assert arrived().startswith(TAG)
-        assert connection.execute_wrappers == [_put_run_before]
+        assert connection.execute_wrappers == []
+
+    def test_whoever_wraps_statements_too_sees_them_as_they_were(self) -> None:
+        seen = []
+
+        def look(execute: Any, sql: Any, *arguments: Any) -> Any:
+            seen.append(sql)
+            return execute(sql, *arguments)
+
+        with use_run(RUN), connection.execute_wrapper(look), connection.execute_wrapper(look):
+            assert arrived() == TAG + "SELECT current_query()"
+        assert seen == ["SELECT current_query()"] * 2
 
     @pytest.mark.django_db(transaction=True)
     def test_is_put_on_each_connection_once(self) -> None:
@@ -173,7 +184,6 @@ class TestOnPostgreSQL:
         connection.close()
         arrived()
         tag_statements()
-        assert connection.execute_wrappers.count(_put_run_before) == 1
         with use_run(RUN):
             assert arrived() == TAG + "SELECT current_query()"
 
@@ -185,8 +195,6 @@ class TestOnPostgreSQL:
 
 @pytest.mark.skipif(connection.vendor == "postgresql", reason="it reads them")
 def test_a_database_that_cannot_read_it_is_sent_nothing() -> None:
-    assert _put_run_before not in connection.execute_wrappers
-
     def work() -> None:
         with transaction.atomic():
             Label.objects.bulk_create([Label(text=str(number)) for number in range(3)])
