@@ -90,25 +90,25 @@ $guard$"""
 
 # The run whose rows the statement may see: none, one, or -1 for all.
 _SEEN_FUNCTION = r"""CREATE OR REPLACE FUNCTION {function}() RETURNS bigint
-  LANGUAGE sql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS $seen$
-  SELECT CASE WHEN tags LIKE '%/*stagehand all rows*/%' THEN -1
-    ELSE substring(tags FROM '^/\*stagehand run=([0-9]{{1,18}})\*/')::bigint END
-  FROM (
-    SELECT substring(
-      CASE
-        WHEN sent IS NULL THEN (
-          SELECT CASE count(*) WHEN 1 THEN left(max(statement), 300) END
-          FROM pg_cursors WHERE is_holdable AND creation_time >= transaction_timestamp()
-        )
-        WHEN starts_with(sent, 'FETCH ') THEN (
-          SELECT left(statement, 300) FROM pg_cursors WHERE name = substring(sent FROM ' FROM "(.*)"$')
-        )
-        ELSE sent
-      END
-      FROM '^(?:DECLARE "[^"]*" (?:NO )?(?:SCROLL )?CURSOR (?:WITH HOLD )?FOR )?((?:/\*stagehand [^*]*\*/ )+)'
-    ) AS tags FROM (SELECT left(current_query(), 300) AS sent) AS query
-  ) AS tagged
+DECLARE
+  sent text := left(current_query(), 300);
+BEGIN
+  IF sent IS NULL THEN
+    SELECT CASE count(*) WHEN 1 THEN left(max(statement), 300) END INTO sent
+      FROM pg_cursors WHERE is_holdable AND creation_time >= transaction_timestamp();
+  ELSIF starts_with(sent, 'FETCH ') THEN
+    SELECT left(statement, 300) INTO sent FROM pg_cursors WHERE name = substring(sent FROM ' FROM "(.*)"$');
+  END IF;
+  IF starts_with(sent, 'DECLARE ') THEN
+    sent := substring(sent FROM '^DECLARE "[^"]*" (?:NO )?(?:SCROLL )?CURSOR (?:WITH HOLD )?FOR (.*)');
+  END IF;
+  IF sent ~ '^(/\*stagehand run=[0-9]+\*/ )?/\*stagehand all rows\*/ ' THEN
+    RETURN -1;
+  END IF;
+  RETURN substring(sent FROM '^/\*stagehand run=([0-9]{{1,18}})\*/ ');
+END
 $seen$"""
 
 _HELD_POLICIES = f"""\
@@ -305,7 +305,7 @@ class PostgreSQL(Database):
         on = self._qualified(table)
         seen = self._function(_SEEN)
         mark = self._quote(column)
-        visible = f"{mark} IS NULL OR (SELECT {seen}()) IN ({mark}, -1)"
+        visible = f"{mark} IS NULL OR (SELECT {seen}()) = ANY (ARRAY[{mark}, -1])"
         return [
             _SEEN_FUNCTION.format(function=seen),
             *self.showing_sql(table),
