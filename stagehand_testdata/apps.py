@@ -22,12 +22,16 @@ class StagehandTestdataConfig(AppConfig):
 
 
 def lift_guards(using: str, plan: Any, **kwargs: Any) -> None:
+    from .isolation.statements import see_all_rows_from_now_on
     from .operations import guards
 
     guards.before_migrate(using, plan)
+    see_all_rows_from_now_on()
 
 
 def renew_guards(using: str, **kwargs: Any) -> None:
+    from .isolation.statements import hide_rows_again
     from .operations import guards
 
     guards.after_migrate(using)
+    hide_rows_again()

@@ -25,6 +25,7 @@ from .conf import NAME, Settings, raw, settings
 from .databases import database
 from .exceptions import ConfigurationError, DuplicateName
 from .isolation.mail import OUR_BACKEND, TestDataEmailBackend, is_held_back
+from .isolation.outbound import is_pattern
 from .isolation.statements import FENCES
 from .isolation.visibility import HidesTestData, unhidable
 from .operations import copies, guards
@@ -39,10 +40,10 @@ _MIDDLEWARE = "stagehand_testdata.middleware.test_run_middleware"
 
 @register(Tags.compatibility)
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E005, W024, E025, E027, E031, E032: the settings by themselves."""
+    """E001 to E005, W024, E025, E027, E029, E031, E032: the settings by themselves."""
     if not isinstance(getattr(django_settings, NAME, {}), dict):
         return [Error(f"{NAME} is not a dict.", hint=f"{NAME} = {{'ENABLED': …}}", id="stagehand.E001")]
-    return [*_unknown_or_mistyped(), *_gate(), *_labels(), *_fence(), *_mail(), *_copies()]
+    return [*_unknown_or_mistyped(), *_gate(), *_labels(), *_fence(), *_mail(), *_outbound(), *_copies()]
 
 
 @register(Tags.caches)
@@ -285,6 +286,34 @@ def _copies() -> Messages:
                 " see docs/shadow.md.",
                 id="stagehand.E027",
             )
+
+
+def _outbound() -> Messages:
+    rules: Any = settings.OUTBOUND
+    if isinstance(rules, str):
+        try:
+            found = import_string(rules)
+        except ImportError as error:
+            found = error
+        if not callable(found):
+            yield _refusing_outbound(f"names {rules!r}, which is not a function that can be imported")
+    elif isinstance(rules, Mapping):
+        for kind, patterns in rules.items():
+            if not isinstance(patterns, list | tuple):
+                yield _refusing_outbound(f"has no list under {kind!r}")
+                continue
+            for pattern in patterns:
+                if not is_pattern(pattern):
+                    yield _refusing_outbound(f"has {pattern!r} under {kind!r}, which nothing would match")
+
+
+def _refusing_outbound(what: str) -> CheckMessage:
+    return Error(
+        f"OUTBOUND {what}.",
+        hint="Write 'hooks.shop.test', '*.shop.test', 'http://127.0.0.1:*' or '*' in a list for each kind,"
+        " or give the dotted path of a function (kind, target) that returns True; see docs/outbound.md.",
+        id="stagehand.E029",
+    )
 
 
 def _paths_only() -> Messages:

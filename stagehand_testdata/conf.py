@@ -11,6 +11,8 @@ T = TypeVar("T")
 
 NAME = "STAGEHAND_TESTDATA"
 
+OutboundRules = Mapping[str, Sequence[str]] | str | Callable[[str, str], bool]
+
 
 class Setting(Generic[T]):
     """One key of the dict: its default and the types that its value may have."""
@@ -52,6 +54,7 @@ class Settings:
     EMAIL_DOMAINS = Setting[Sequence[str]]((), list, tuple)
     PASS_MINUTES = Setting[float](60, int, float)
     EMAIL_BACKEND = Setting("django.core.mail.backends.smtp.EmailBackend")
+    OUTBOUND = Setting[OutboundRules]({}, Mapping, str, Callable)  # type: ignore[arg-type]
     ENTITY_TYPES = Setting[Mapping[str, Any]]({}, Mapping)
     FORCE_SHADOW = Setting(False)
     SHADOW_COPIES = Setting[Mapping[str, Any]]({}, Mapping)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,6 +54,11 @@ def sql(statement: str, params: list[Any] | None = None) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(statement, params)
         return cursor.fetchall() if cursor.description else []
+
+
+def verb(statement: str) -> str:
+    """What a statement that was captured begins with, its tags aside."""
+    return re.sub(r"\A(/\*stagehand [^*]*\*/ )+", "", statement).split(None, 1)[0].upper()
 
 
 def remove_row(row: models.Model) -> int:

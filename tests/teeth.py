@@ -344,8 +344,8 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "an entry that was closed still proves",
         MODELS,
-        "return TestEntity.objects.standing().of_model(model).filter(**{column: key})",
-        "return TestEntity.objects.of_model(model).filter(**{column: key})",
+        "        TestEntity.objects.standing()\n        .of_model(model)\n",
+        "        TestEntity.objects.all()\n        .of_model(model)\n",
         ("test_models.py", f"{T_ENTITIES}::TestFinding"),
     ),
     Bug(
@@ -935,8 +935,8 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "a statement of a run does not say so",
         STATEMENTS,
-        "    if current_run() is None:\n        return execute(sql, params, many, context)\n",
-        "    if current_run() is not None:\n        return execute(sql, params, many, context)\n",
+        "    if current_run() is None and not _all_rows.get():\n",
+        "    if current_run() is not None or not _all_rows.get():\n",
         (T_STATEMENTS,),
     ),
     Bug(
@@ -963,8 +963,8 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "COPY is not captured",
         STATEMENTS,
-        "            if current_run() is not None and hasattr(cursor, name):\n",
-        "            if current_run() is None and hasattr(cursor, name):\n",
+        "            if hasattr(cursor, name) and (current_run() is not None or _all_rows.get()):\n",
+        "            if hasattr(cursor, name) and _all_rows.get():\n",
         (f"{T_STATEMENTS}::TestWhatTheProductWrites",),
     ),
     Bug(

@@ -208,6 +208,32 @@ def test_stagehand_E025_a_backend_that_cannot_send(path: str) -> None:
     assert ids(settings_problems(EMAIL_BACKEND=5)) == ["stagehand.E003"]
 
 
+@pytest.mark.parametrize(
+    ("rules", "names"),
+    [
+        ("nowhere.at.all", "'nowhere.at.all'"),
+        ("tests.making.TEST_ID", "'tests.making.TEST_ID'"),
+        ({"webhook": "*.test"}, "no list under 'webhook'"),
+        ({"webhook": ["*.test", "http://x.test/path"]}, "'http://x.test/path'"),
+        ({"webhook": ["shop.*"]}, "'shop.*'"),
+        ({"webhook": [None]}, "None"),
+        ({"webhook": [""]}, "''"),
+    ],
+)
+def test_stagehand_E029_a_rule_that_refuses_everything(rules: Any, names: str) -> None:
+    (problem,) = settings_problems(OUTBOUND=rules)
+    assert problem.id == "stagehand.E029"
+    assert names in problem.msg
+    assert ids(settings_problems(OUTBOUND=5)) == ["stagehand.E003"]
+
+
+def test_stagehand_E029_is_silent_about_rules_that_can_agree() -> None:
+    patterns = ["*", "*.shop.test", "hooks.shop.test:443", "http://127.0.0.1:*", "https://[::1]", "acct_1"]
+    assert settings_problems(OUTBOUND={"webhook": patterns, "payment": ()}) == []
+    assert settings_problems(OUTBOUND=lambda kind, target: True) == []
+    assert settings_problems(OUTBOUND="stagehand_testdata.isolation.outbound.allow") == []
+
+
 # --- the registrations -----------------------------------------------------------------------------------
 
 

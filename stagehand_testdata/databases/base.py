@@ -18,7 +18,7 @@ from django.db.models.sql.compiler import SQLCompiler
 from .. import fingerprints
 from ..context import CurrentRun
 from ..models import MARK, Key, TestEntity
-from .guards import RECORDS, GuardedTable, HeldGuard, digest_of, literal
+from .guards import RECORDS, GuardedTable, HeldGuard, HeldPolicy, digest_of, literal
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,9 @@ class Database:
 
     #: Whether a trigger that names a table is in the way of Django's rebuilding that table.
     guards_hinder_rebuilds: ClassVar[bool] = False
+
+    #: Whether the database itself can hide rows.
+    can_hide_rows: ClassVar[bool] = False
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
@@ -95,12 +98,20 @@ class Database:
         return len(self.skipping_locked(rows.values_list("pk")))
 
     def send(
-        self, run: CurrentRun, fence: str, statement: Any, execute: Callable[[Any], Any], cursor: Any
+        self,
+        run: CurrentRun | None,
+        fence: str,
+        statement: Any,
+        execute: Callable[[Any], Any],
+        cursor: Any,
+        *,
+        all_rows: bool,
     ) -> Any:
         """Execute the statement so that the database knows in whose name; `fence` is FENCE.
 
-        `statement` is what a cursor takes: text, bytes, composed; `cursor` is Django's. What the database
-        refuses because of the run it refuses with `databases.guards.FENCE` or `CAPTURE`.
+        `statement` is what a cursor takes: text, bytes, composed; `cursor` is Django's. With `all_rows` no
+        policy of ours hides anything. What the database refuses because of the run it refuses with
+        `databases.guards.FENCE` or `CAPTURE`.
         """
         return execute(statement)
 
@@ -160,6 +171,33 @@ class Database:
         """The statements that take the table off the record."""
         quote = self.connection.ops.quote_name
         return [f"DELETE FROM {quote(RECORDS)} WHERE {quote('table')} = {literal(table)}"]  # noqa: S608
+
+    def hiding_sql(self, table: str, column: str) -> list[str]:
+        """The statements that make the database hide the table's marked rows."""
+        raise NotImplementedError
+
+    def recording_sql(self, table: str, column: str) -> list[str]:
+        """The statements that write down, where the policies are, what they were made as."""
+        raise NotImplementedError
+
+    def showing_sql(self, table: str) -> list[str]:
+        """The statements that take that back, and nothing that the host has put up."""
+        raise NotImplementedError
+
+    def forgetting_sql(self) -> list[str]:
+        """The statements that take away what all tables share, once none hides its rows any more."""
+        raise NotImplementedError
+
+    def held_policies(self) -> dict[str, HeldPolicy]:
+        """What the catalogue holds of tables with row-level security, by name."""
+        return {}
+
+    def wanted_policy(self, table: str, column: str) -> str:
+        return digest_of(self.hiding_sql(table, column))
+
+    def passing_role(self) -> str:
+        """The connection's role where no policy holds it back; empty where it does."""
+        return ""
 
     def held_guards(self) -> dict[str, HeldGuard]:
         """What the catalogue holds, by the guards' names."""

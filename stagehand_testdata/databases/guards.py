@@ -82,6 +82,20 @@ class HeldGuard:
     disabled: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class HeldPolicy:
+    """What the catalogue holds for a table with row-level security."""
+
+    #: Whether the policies there are ours.
+    ours: bool
+    #: Whether both of them stand, and hold the table's owner back too.
+    complete: bool
+    #: Of the statements that made them, as they say themselves.
+    wanted: str
+    #: Whether they are as these statements left them.
+    unchanged: bool
+
+
 def guard_name(table: str) -> str:
     """One per table: legible, unique, and short enough for every database with a suffix of ten letters."""
     readable = re.sub(r"[^a-z0-9]+", "_", table.lower()).strip("_")

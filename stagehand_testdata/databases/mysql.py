@@ -72,9 +72,16 @@ class MySQL(Database):
     # --- guards: see Note [Guards on MariaDB] ---
 
     def send(
-        self, run: CurrentRun, fence: str, statement: Any, execute: Callable[[Any], Any], cursor: Any
+        self,
+        run: CurrentRun | None,
+        fence: str,
+        statement: Any,
+        execute: Callable[[Any], Any],
+        cursor: Any,
+        *,
+        all_rows: bool,
     ) -> Any:
-        if not (run.captured or run.fenced) or not _WRITES.match(_text(statement)):
+        if run is None or not (run.captured or run.fenced) or not _WRITES.match(_text(statement)):
             return execute(statement)
         with nullcontext() if self.connection.in_atomic_block else transaction.atomic(using=self.alias):
             self._by_the_driver(

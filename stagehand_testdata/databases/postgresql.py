@@ -16,6 +16,13 @@ From a comment at the start of the statement, by `current_query()`. A setting of
 whoever gets the connection next, from Django or from a pooler; one of the transaction does nothing in
 autocommit, and is taken back with a savepoint. A comment begins and ends with its statement. It counts at the
 start alone: further on it could be anybody's text. Without it no trigger of these does more than look for it.
+
+# Note [Policies on PostgreSQL]
+Two policies to a table: one lets every row through, the other, a restrictive one, takes the hidden rows away
+again. Django drops a column with CASCADE, and with it a policy that names the column: a table whose only
+policy is gone would show nobody anything. And what is restrictive no other policy can undo. The run is read
+once for each statement (a subselect), not for each row. Rows of a named cursor are looked at while FETCH
+runs, or as its transaction commits (WITH HOLD), when nothing runs: what was declared is in `pg_cursors`.
 """
 
 # ruff: noqa: S608 - what is put into statements are names out of the models, never input
@@ -41,6 +48,7 @@ from .guards import (
     RUNS,
     GuardedTable,
     HeldGuard,
+    HeldPolicy,
     literal,
 )
 
@@ -48,9 +56,12 @@ _DEADLOCK, _SERIALIZATION, _LOCK_NOT_AVAILABLE = "40P01", "40001", "55P03"
 _SETTING = "stagehand.purge"
 #: What a statement that is sent under a run begins with, by what is done about its rows.
 _CAPTURED, _FENCED, _PLAIN = "/*stagehand:capture", "/*stagehand:enter", "/*stagehand"
+#: What comes next where it must see every row.
+_ALL_ROWS = "/*stagehand all rows*/ "
 #: Where that says which run it is, for a function that is told by whom it is called.
-RUN_OF_STATEMENT = r"substring(current_query() from '^/\*stagehand(?::\w+)? run=(\d+)[ *]')::bigint"
+_RUN_OF_STATEMENT = r"substring(current_query() from '^/\*stagehand(?::\w+)? run=(\d+)[ *]')::bigint"
 _FENCE_OF_STATEMENT = r"substring(current_query() from '^/\*stagehand:\w+ run=\d+ fence=(\w+)')"
+_SEEN, _SHOWN, _HIDDEN = "stagehand_seen_run", "stagehand_any_row", "stagehand_test_rows"
 _TRIGGERS = ("delete", "fence", "insert", "update", "key", "truncate")
 
 _FUNCTION = """\
@@ -139,6 +150,44 @@ BEGIN
 END
 $guard$"""
 
+# The run whose rows the statement may see: none, one, or -1 for all.
+_SEEN_FUNCTION = r"""CREATE OR REPLACE FUNCTION {function}() RETURNS bigint
+  LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+AS $seen$
+DECLARE
+  sent text := left(current_query(), 300);
+BEGIN
+  IF sent IS NULL THEN
+    SELECT CASE count(*) WHEN 1 THEN left(max(statement), 300) END INTO sent
+      FROM pg_cursors WHERE is_holdable AND creation_time >= transaction_timestamp();
+  ELSIF starts_with(sent, 'FETCH ') THEN
+    SELECT left(statement, 300) INTO sent FROM pg_cursors WHERE name = substring(sent FROM ' FROM "(.*)"$');
+  END IF;
+  IF starts_with(sent, 'DECLARE ') THEN
+    sent := substring(sent FROM '^DECLARE "[^"]*" (?:NO )?(?:SCROLL )?CURSOR (?:WITH HOLD )?FOR (.*)');
+  END IF;
+  IF sent ~ '^(/\*stagehand(:\w+)? run=[0-9]+( \S+)?\*/ )?/\*stagehand all rows\*/ ' THEN
+    RETURN -1;
+  END IF;
+  RETURN substring(sent FROM '^/\*stagehand(?::\w+)? run=([0-9]{{1,18}})[ *]');
+END
+$seen$"""
+
+_HELD_POLICIES = f"""\
+SELECT c.relname::text,
+  count(p.oid) FILTER (WHERE p.polname IN ('{_SHOWN}', '{_HIDDEN}')),
+  c.relrowsecurity AND c.relforcerowsecurity,
+  max(obj_description(p.oid, 'pg_policy')) FILTER (WHERE p.polname = '{_HIDDEN}'),
+  {{digest}}
+FROM pg_class c LEFT JOIN pg_policy p ON p.polrelid = c.oid
+WHERE c.relkind IN ('r', 'p') AND (c.relrowsecurity OR p.oid IS NOT NULL) AND pg_table_is_visible(c.oid)
+GROUP BY c.oid"""
+_POLICY_DIGEST = f"""\
+md5(string_agg(concat_ws('|', p.polname, p.polpermissive, p.polcmd, p.polroles::text,
+  replace(pg_get_expr(p.polqual, p.polrelid), {{schema}} || '.', ''), pg_get_expr(p.polwithcheck, p.polrelid),
+  (SELECT concat_ws('|', f.prosrc, f.proconfig::text) FROM pg_proc f WHERE f.oid = to_regproc({{function}}))),
+  '|' ORDER BY p.polname) FILTER (WHERE p.polname IN ('{_SHOWN}', '{_HIDDEN}')))"""
+
 _CLOSING = "tombstone = entry.id, removed_at = statement_timestamp(), reason = '', blocked_by = '{}'"
 
 # How the catalogue's own view of a guard becomes one text. `pg_get_triggerdef` writes the function's name
@@ -159,16 +208,25 @@ class PostgreSQL(Database):
     can_guard = True
     closes_entries = True
     can_capture = True
+    can_hide_rows = True
     says_broken_references = True
 
     # See Note [How a trigger knows the run].
     def send(
-        self, run: CurrentRun, fence: str, statement: Any, execute: Callable[[Any], Any], cursor: Any
+        self,
+        run: CurrentRun | None,
+        fence: str,
+        statement: Any,
+        execute: Callable[[Any], Any],
+        cursor: Any,
+        *,
+        all_rows: bool,
     ) -> Any:
-        if run.captured or run.fenced:
-            tag = f"{_CAPTURED if run.captured else _FENCED} run={run.pk} fence={fence}*/ "
-        else:
-            tag = f"{_PLAIN} run={run.pk}*/ "
+        tag = _ALL_ROWS if all_rows else ""
+        if run is not None and (run.captured or run.fenced):
+            tag = f"{_CAPTURED if run.captured else _FENCED} run={run.pk} fence={fence}*/ {tag}"
+        elif run is not None:
+            tag = f"{_PLAIN} run={run.pk}*/ {tag}"
         return execute(self._tagged(tag, statement))
 
     @staticmethod
@@ -286,7 +344,7 @@ class PostgreSQL(Database):
             ledger=self._qualified(LEDGER),
             closing=_CLOSING,
             runs=self._qualified(RUNS),
-            run_of_statement=RUN_OF_STATEMENT,
+            run_of_statement=_RUN_OF_STATEMENT,
             fence_of_statement=_FENCE_OF_STATEMENT,
             touched=literal(table.touched),
             run_has_ended=literal(RUN_HAS_ENDED),
@@ -356,6 +414,72 @@ class PostgreSQL(Database):
                 name: HeldGuard(digest, triggers >= len(_TRIGGERS), disabled)
                 for name, digest, triggers, disabled in cursor.fetchall()
             }
+
+    # --- hiding rows: see Note [Policies on PostgreSQL] ---
+
+    def hiding_sql(self, table: str, column: str) -> list[str]:
+        on = self._qualified(table)
+        seen = self._function(_SEEN)
+        mark = self._quote(column)
+        visible = f"{mark} IS NULL OR (SELECT {seen}()) = ANY (ARRAY[{mark}, -1])"
+        return [
+            _SEEN_FUNCTION.format(function=seen),
+            *self.showing_sql(table),
+            f"CREATE POLICY {_SHOWN} ON {on} USING (true)",
+            f"CREATE POLICY {_HIDDEN} ON {on} AS RESTRICTIVE USING ({visible})",
+            f"ALTER TABLE {on} ENABLE ROW LEVEL SECURITY",
+            f"ALTER TABLE {on} FORCE ROW LEVEL SECURITY",
+        ]
+
+    def recording_sql(self, table: str, column: str) -> list[str]:
+        wanted = self.wanted_policy(table, column)
+        on = self._qualified(table)
+        comment = (
+            f"SELECT {literal(wanted)} || {self._policy_digest} FROM pg_policy p"
+            f" WHERE p.polrelid = {literal(on)}::regclass"
+        )
+        comment_on = f"COMMENT ON POLICY {_HIDDEN} ON {on} IS %L"
+        return [f"DO $do$ BEGIN EXECUTE format({literal(comment_on)}, ({comment})); END $do$"]
+
+    def showing_sql(self, table: str) -> list[str]:
+        on = self._qualified(table)
+        return [
+            f"DROP POLICY IF EXISTS {_HIDDEN} ON {on}",
+            f"DROP POLICY IF EXISTS {_SHOWN} ON {on}",
+            f"ALTER TABLE {on} NO FORCE ROW LEVEL SECURITY",
+            f"ALTER TABLE {on} DISABLE ROW LEVEL SECURITY",
+        ]
+
+    def forgetting_sql(self) -> list[str]:
+        return [f"DROP FUNCTION IF EXISTS {self._function(_SEEN)}()"]
+
+    def held_policies(self) -> dict[str, HeldPolicy]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_HELD_POLICIES.format(digest=self._policy_digest))
+            return {
+                table: HeldPolicy(
+                    ours=count > 0,
+                    complete=count == 2 and forced,
+                    wanted=(comment or "")[:32],
+                    unchanged=(comment or "")[32:] == digest,
+                )
+                for table, count, forced, comment, digest in cursor.fetchall()
+            }
+
+    def passing_role(self) -> str:
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT rolname::text FROM pg_roles"
+                " WHERE rolname = current_user AND (rolsuper OR rolbypassrls)"
+            )
+            row: Any = cursor.fetchone()
+        return row[0] if row else ""
+
+    @cached_property
+    def _policy_digest(self) -> str:
+        return _POLICY_DIGEST.format(
+            schema=literal(self._quote(self._schema)), function=literal(self._function(_SEEN))
+        )
 
     def _quote(self, name: str) -> str:
         quoted: str = self.connection.ops.quote_name(name)

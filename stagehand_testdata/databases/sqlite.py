@@ -104,10 +104,17 @@ class SQLite(Database):
     # --- guards: see Note [Guards on SQLite] ---
 
     def send(
-        self, run: CurrentRun, fence: str, statement: Any, execute: Callable[[Any], Any], cursor: Any
+        self,
+        run: CurrentRun | None,
+        fence: str,
+        statement: Any,
+        execute: Callable[[Any], Any],
+        cursor: Any,
+        *,
+        all_rows: bool,
     ) -> Any:
         writes = isinstance(statement, str) and _WRITES.match(statement)
-        if not (writes and (run.captured or run.fenced)):
+        if run is None or not (writes and (run.captured or run.fenced)):
             return execute(statement)
         replaces = bool(_REPLACES.search(statement))
         if replaces and fence == "block":

@@ -36,6 +36,7 @@ from ..context import use_run
 from ..exceptions import UntrackedWrite
 from ..fingerprints import Fingerprint, columns, take
 from ..models import Key, TestEntity
+from .statements import seeing_all_rows
 
 _NOISE = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _RAW_INSERT = re.compile(
@@ -351,6 +352,7 @@ def _key_value(model: type[models.Model], obj: Any, returned: dict[Any, Any]) ->
     return values if isinstance(pk, models.CompositePrimaryKey) else values[0]
 
 
+@seeing_all_rows()
 def _without_existing(model: type[models.Model], alias: str, objs: Sequence[Any]) -> list[Any]:
     """The objects that no row stands in the way of.
 

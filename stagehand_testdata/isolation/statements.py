@@ -3,15 +3,22 @@
 Where guards are installed, the database itself enters the rows that the product makes under a run, and
 refuses to touch any that are not the run's: see Note [How a trigger knows the run] in `databases.postgresql`,
 and its counterparts beside it.
+
+# Note [Nearest to the database]
+Whoever wraps the execution of statements looks at them: this app's own capture, a host's tracing, tests. So
+what is put on goes on after all of theirs, those that come later too. Django goes through the wrappers
+backwards.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
+from django.core.signals import request_started
 from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
@@ -32,6 +39,34 @@ FENCES = ("block", "report", "off")
 _COPYING = ("copy", "copy_expert")
 
 
+_all_rows: ContextVar[bool] = ContextVar("stagehand_testdata_all_rows", default=False)
+
+
+@contextmanager
+def seeing_all_rows(seeing: bool = True) -> Iterator[None]:
+    """Within the block row-level security hides nothing; without it this does nothing."""
+    token = _all_rows.set(seeing)
+    try:
+        yield
+    finally:
+        _all_rows.reset(token)
+
+
+def see_all_rows_from_now_on() -> None:
+    """As `seeing_all_rows`, until `hide_rows_again`: for `migrate`, of whose end a signal tells.
+
+    One that fails sends none. Within a process that serves requests, the next request ends it then.
+    """
+    _all_rows.set(True)
+    request_started.connect(hide_rows_again)
+
+
+def hide_rows_again(**kwargs: Any) -> None:
+    """What `see_all_rows_from_now_on` began ends here, if it ever began."""
+    _all_rows.set(False)
+    request_started.disconnect(hide_rows_again)
+
+
 def name_statements() -> None:
     """From now on, send each statement in the name of the current run, on connections open and to come.
 
@@ -43,10 +78,9 @@ def name_statements() -> None:
 
 
 def _watch(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-    wrappers: list[Any] = connection.execute_wrappers
-    if _in_its_name not in wrappers:
-        # At the front: a block of somebody else's `execute_wrapper` takes off the last one at its end.
-        wrappers.insert(0, _in_its_name)
+    wrappers = connection.execute_wrappers
+    if not isinstance(wrappers, _WrappersAndNames):
+        connection.execute_wrappers = _WrappersAndNames(wrappers)
         if connection.vendor == "postgresql":
             for maker in ("make_cursor", "make_debug_cursor"):
                 setattr(connection, maker, _copying_in_its_name(getattr(connection, maker)))
@@ -56,21 +90,27 @@ def _watch(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
         connection.connection.add_notice_handler(_hear)
 
 
+class _WrappersAndNames(list[Any]):
+    """See Note [Nearest to the database]."""
+
+    def __reversed__(self) -> Iterator[Any]:
+        yield _in_its_name
+        yield from super().__reversed__()
+
+
 def _in_its_name(
     execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]
 ) -> Any:
-    if current_run() is None:
+    if current_run() is None and not _all_rows.get():
         return execute(sql, params, many, context)
     cursor = context["cursor"]
     return _send(cursor, sql, lambda named: execute(named, params, many, context))
 
 
 def _send(cursor: Any, statement: Any, execute: Callable[[Any], Any]) -> Any:
-    run = current_run()
-    if run is None:
-        return execute(statement)
+    engine = database(cursor.db.alias)
     try:
-        return database(cursor.db.alias).send(run, _fence(), statement, execute, cursor)
+        return engine.send(current_run(), _fence(), statement, execute, cursor, all_rows=_all_rows.get())
     except DatabaseError as error:
         refused = _refusal(str(error))
         if refused is None:
@@ -111,7 +151,7 @@ def _copying_in_its_name(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def made(cursor: Any) -> Any:
         wrapper = make(cursor)
         for name in _COPYING:
-            if current_run() is not None and hasattr(cursor, name):
+            if hasattr(cursor, name) and (current_run() is not None or _all_rows.get()):
                 setattr(wrapper, name, _copying(wrapper, getattr(wrapper, name)))
         return wrapper
 

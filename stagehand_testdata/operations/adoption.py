@@ -19,6 +19,7 @@ from .. import fingerprints
 from ..access import privileges
 from ..conf import settings
 from ..exceptions import Conflict, InvalidInput, NotFound, PrivilegedAccount, TooOld
+from ..isolation.statements import seeing_all_rows
 from ..models import Key, TestEntity, TestRun
 from . import runs
 from .audit import UNREADABLE, installed_model, marks_on, runs_named
@@ -50,6 +51,7 @@ class Candidate:
         return f"{self.model._meta.label} {self.key}"
 
 
+@seeing_all_rows()
 def candidates(label: str, keys: Sequence[str]) -> list[Candidate]:
     """The rows under these keys, each of which may be adopted; changes nothing.
 
@@ -70,6 +72,7 @@ def candidates(label: str, keys: Sequence[str]) -> list[Candidate]:
     return found
 
 
+@seeing_all_rows()
 def adopt(test_id: str, chosen: Sequence[Candidate]) -> list[TestEntity]:
     """Enter these rows into the run, all or none; the run is opened if it never was.
 

@@ -27,6 +27,7 @@ from django.db.models.lookups import Exact
 from .. import fingerprints
 from ..conf import settings
 from ..exceptions import ConfigurationError, NotFound
+from ..isolation.statements import seeing_all_rows
 from ..models import Key, TestEntity, TestEntityQuerySet, TestRun, key_column
 from ..registry import load_registry
 from . import runs
@@ -200,6 +201,7 @@ class Report:
         }
 
 
+@seeing_all_rows()
 def audit(
     test_id: str | None = None, *, deep: bool = False, limit: int = EXAMPLES, progress: Tell | None = None
 ) -> Report:

@@ -73,31 +73,33 @@ print(json.dumps([
 """
 
 
+def run_python(folder: Path, *arguments: str) -> str:
+    """What a process prints that has a database of its own in this folder, and its tasks in there."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "DJANGO_SETTINGS_MODULE": "tests.contrib.tasks_settings",
+            "DATABASE_URL": f"sqlite:///{folder / 'host.sqlite3'}",
+        },
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.skipif(not find_spec("django_tasks_db"), reason="needs django-tasks-db")
 def test_a_worker_of_the_database_backend_purges_what_is_expired(tmp_path: Path) -> None:
-    def python(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            env={
-                **os.environ,
-                "PYTHONPATH": str(ROOT),
-                "DJANGO_SETTINGS_MODULE": "tests.contrib.tasks_settings",
-                "DATABASE_URL": f"sqlite:///{tmp_path / 'host.sqlite3'}",
-            },
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    python("-c", PREPARE)
-    states, results = json.loads(python("-c", LOOK))
+    run_python(tmp_path, "-c", PREPARE)
+    states, results = json.loads(run_python(tmp_path, "-c", LOOK))
     assert set(states.values()) == {"open"}
     assert results == [None]
-    python("manage.py", "db_worker", "--batch", "--no-startup-delay")
-    states, results = json.loads(python("-c", LOOK))
+    run_python(tmp_path, "manage.py", "db_worker", "--batch", "--no-startup-delay")
+    states, results = json.loads(run_python(tmp_path, "-c", LOOK))
     assert states == {"stagehand_test_queued": "closed", "stagehand_test_on": "open"}
     assert [result["purged"] for result in results] == [1]

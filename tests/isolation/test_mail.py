@@ -461,7 +461,7 @@ class TestWhatIsKept:
         table = Message._meta.db_table
         touching = [each["sql"] for each in queries if table in each["sql"]]
         assert len(touching) == 1
-        assert touching[0].startswith("DELETE FROM")
+        assert "DELETE FROM" in touching[0]
         assert inbox(run) == []
         assert len(inbox(other)) == 1
 

@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 
 from stagehand_testdata.context import CurrentRun, use_run
 from stagehand_testdata.exceptions import RunClosed, TestRunTouchedRealRow
-from stagehand_testdata.isolation.statements import _in_its_name, name_statements
+from stagehand_testdata.isolation.statements import name_statements
 from stagehand_testdata.models import StatementUnderWay, TestEntity, TestRun
 from stagehand_testdata.operations import guards, passes, runs
 from stagehand_testdata.operations.entities import type_name_of
@@ -535,10 +535,37 @@ class TestAStatement:
             Label.objects.create(text="a")
         assert not [each for each in queries if "stagehand" in each["sql"]]
 
-    def test_is_watched_once_a_connection(self) -> None:
-        name_statements()
-        name_statements()
-        assert connection.execute_wrappers.count(_in_its_name) == 1
+    def test_is_named_once_however_often_that_is_asked_for(self, run: CurrentRun) -> None:
+        for _ in range(3):
+            name_statements()
+        with use_run(run):
+            Label.objects.create(text="a")
+        assert len(entered()) == 1
+
+    def test_is_seen_as_it_was_by_whoever_wraps_statements_too(self, run: CurrentRun) -> None:
+        seen = []
+
+        def look(execute: Any, sql: Any, *arguments: Any) -> Any:
+            seen.append(sql)
+            return execute(sql, *arguments)
+
+        with use_run(run), connection.execute_wrapper(look):
+            Label.objects.create(text="a")
+        assert [each for each in seen if each.startswith("INSERT")]
+        assert not [each for each in seen if "stagehand" in each]
+        assert len(entered()) == 1
+
+    @pytest.mark.django_db(transaction=True)
+    def test_of_a_connection_made_within_somebodys_wrapper_is_named_after_it_too(
+        self, run: CurrentRun
+    ) -> None:
+        connection.close()
+        connection.execute_wrappers = []
+        with connection.execute_wrapper(lambda execute, *arguments: execute(*arguments)), use_run(run):
+            Label.objects.create(text="a")
+        with use_run(run):
+            Label.objects.create(text="b")
+        assert entered() == label_keys("a", "b")
 
     @on_postgresql
     @pytest.mark.django_db(transaction=True)

@@ -24,6 +24,7 @@ from stagehand_testdata.operations import runs
 from stagehand_testdata.operations.adoption import candidates
 from stagehand_testdata.operations.audit import Finding, Report, audit
 from stagehand_testdata.operations.purge.purge import purge_run
+from tests.guarding import verb
 from tests.host import factories
 from tests.host.models import Book, Country, Loan, Place, Voucher
 from tests.making import changed, create
@@ -226,7 +227,7 @@ class TestNothingIsWrong:
         Voucher.objects.create(code="stagehand_test_leak", note="x")
         with CaptureQueriesContext(connection) as queries:
             audit(deep=True)
-        verbs = {each["sql"].split(None, 1)[0].upper() for each in queries.captured_queries}
+        verbs = {verb(each["sql"]) for each in queries.captured_queries}
         assert verbs <= {"SELECT", "DECLARE", "FETCH", "CLOSE"}
 
     def test_the_number_of_queries_does_not_follow_the_number_of_runs_and_rows(self) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from ..base import TestDataCommand
-from ..topics import audit, guards, receipts, runs, types
+from ..topics import audit, guards, receipts, rls, runs, types
 
-TOPICS = {"runs": runs, "receipts": receipts, "types": types, "audit": audit, "guards": guards}
+TOPICS = {"runs": runs, "receipts": receipts, "types": types, "audit": audit, "guards": guards, "rls": rls}
 
 
 class Command(TestDataCommand):

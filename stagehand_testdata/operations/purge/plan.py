@@ -20,6 +20,7 @@ from django.db.models import CompositePrimaryKey, Count, Exists, Q
 from ... import fingerprints
 from ...conf import settings
 from ...databases import database
+from ...isolation.statements import seeing_all_rows
 from ...models import Receipt, TestEntity, TestEntityQuerySet, TestRun, entries_of_outer_row
 from .. import guards
 from ..runs import ledger_alias
@@ -189,6 +190,7 @@ def outline(run: TestRun, entity_ids: Collection[int] | None = None) -> Outline:
     )
 
 
+@seeing_all_rows()
 def make_plan(run: TestRun, entity_ids: Collection[int] | None = None) -> Plan:
     """Look at every standing entry (or those listed), at its row and at all that points there.
 

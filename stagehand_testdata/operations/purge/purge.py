@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 
 from ...conf import settings
 from ...exceptions import NotFound, PlanChanged, PurgeHalted
+from ...isolation.statements import seeing_all_rows
 from ...models import Message, Receipt, TestEntity, TestRun
 from .. import externals, runs
 from . import failures, limits, shadows
@@ -71,6 +72,7 @@ def purge_run(
     only_expired: bool,
     wait: bool = ...,
 ) -> Outcome | None: ...
+@seeing_all_rows()
 def purge_run(
     run: TestRun,
     *,
