@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 import sys
@@ -13,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.test import override_settings
 
 from stagehand_testdata.context import CurrentRun, current_run, use_run
@@ -71,7 +71,7 @@ class TestAtOnce:
         with use_run(CurrentRun(run.pk, run.test_id)):
             assert queued.who_async.enqueue("a").return_value == [run.test_id, "a"]
             in_context = queued.who_in_context.enqueue("a")
-            assert asyncio.run(enqueue()).return_value == [run.test_id, "a", {}]
+            assert async_to_sync(enqueue)().return_value == [run.test_id, "a", {}]
             assert queued.who.using(priority=7).enqueue().return_value == [run.test_id, {}]
         assert in_context.return_value == [run.test_id, "a", "who_in_context"]
 
@@ -104,7 +104,7 @@ class TestAtOnce:
         def work(**kwargs: Any) -> Any:
             if way == "call":
                 return queued.who.call("a", **kwargs)
-            return asyncio.run(queued.who.acall("a", **kwargs))
+            return async_to_sync(queued.who.acall)("a", **kwargs)
 
         assert work(**passes[run]) == [run.test_id, "a", {}]
         assert work(**passes[ended]) == ["nobody", "a", {}]
