@@ -351,8 +351,8 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "the entry of another model's row proves",
         MODELS,
-        "return TestEntity.objects.standing().of_model(model).filter(**{column: key})",
-        "return TestEntity.objects.standing().filter(**{column: key})",
+        "        TestEntity.objects.standing()\n        .of_model(model)\n",
+        "        TestEntity.objects.standing()\n",
         (f"{T_GAPS}::test_a_real_row_is_not_taken_for_ours_for_having_the_key_of_another_models_row",),
     ),
     Bug(
