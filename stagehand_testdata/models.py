@@ -252,16 +252,8 @@ class TestEntity(models.Model):
 
 def entries_of_outer_row(model: type[models.Model], run: Any) -> TestEntityQuerySet:
     """The standing entries of `run` for the row of `model` that the query around this one looks at."""
-    return all_entries_of_outer_row(model).filter(run=run)
-
-
-def all_entries_of_outer_row(model: type[models.Model]) -> TestEntityQuerySet:
-    """The same of whatever run; no more than one, for a row has one standing entry."""
-    return (
-        TestEntity.objects.standing()
-        .of_model(model)
-        .filter(**{key_column(model): key_in_ledger(model, OuterRef)})
-    )
+    key = {key_column(model): key_in_ledger(model, OuterRef)}
+    return TestEntity.objects.standing().of_model(model).filter(**key, run=run)
 
 
 def key_in_ledger(model: type[models.Model], column: Callable[[str], Any]) -> Any:

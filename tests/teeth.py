@@ -339,15 +339,15 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "an entry that was closed still proves",
         MODELS,
-        "return TestEntity.objects.standing().of_model(model).filter(**{column: key})",
-        "return TestEntity.objects.of_model(model).filter(**{column: key})",
+        "return TestEntity.objects.standing().of_model(model).filter(**key, run=run)",
+        "return TestEntity.objects.of_model(model).filter(**key, run=run)",
         ("test_models.py", f"{T_ENTITIES}::TestFinding"),
     ),
     Bug(
         "the entry of another model's row proves",
         MODELS,
-        "return TestEntity.objects.standing().of_model(model).filter(**{column: key})",
-        "return TestEntity.objects.standing().filter(**{column: key})",
+        "return TestEntity.objects.standing().of_model(model).filter(**key, run=run)",
+        "return TestEntity.objects.standing().filter(**key, run=run)",
         (f"{T_GAPS}::test_a_real_row_is_not_taken_for_ours_for_having_the_key_of_another_models_row",),
     ),
     Bug(
@@ -969,6 +969,20 @@ BUGS: tuple[Bug, ...] = (
         VISIBILITY,
         """entries += f" AND {entry}.{quote('run_id')} <> %s\"""",
         """entries += f" AND {entry}.{quote('run_id')} = -%s\"""",
+        (T_VISIBILITY,),
+    ),
+    Bug(
+        "a closed entry hides the row that has its key now",
+        VISIBILITY,
+        """WHERE {entry}.{quote('tombstone')} = 0\"""",
+        """WHERE {entry}.{quote('tombstone')} >= 0\"""",
+        (T_VISIBILITY,),
+    ),
+    Bug(
+        "an entry hides a row of another model",
+        VISIBILITY,
+        """ AND {entry}.{quote('model')} = %s AND """,
+        """ AND {entry}.{quote('model')} >= %s AND """,
         (T_VISIBILITY,),
     ),
     Bug(
