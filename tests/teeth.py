@@ -1070,6 +1070,20 @@ BUGS: tuple[Bug, ...] = (
         (T_VISIBILITY,),
     ),
     Bug(
+        "a closed entry hides the row that has its key now",
+        VISIBILITY,
+        """WHERE {entry}.{quote('tombstone')} = 0\"""",
+        """WHERE {entry}.{quote('tombstone')} >= 0\"""",
+        (T_VISIBILITY,),
+    ),
+    Bug(
+        "an entry hides a row of another model",
+        VISIBILITY,
+        """ AND {entry}.{quote('model')} = %s AND """,
+        """ AND {entry}.{quote('model')} >= %s AND """,
+        (T_VISIBILITY,),
+    ),
+    Bug(
         "a manager of ours hides nothing",
         VISIBILITY,
         "return hide_test_data(super().get_queryset())",

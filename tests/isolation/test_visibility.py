@@ -469,6 +469,13 @@ def test_a_quarantined_row_stays_hidden(rows: dict[str, Any], model: Any) -> Non
     assert titles(model.objects.all()) == {"real"}
 
 
+def test_a_real_row_with_the_key_of_another_models_test_row_is_seen() -> None:
+    other = create(factories.WatchedFactory)
+    author = Author.objects.create(name="real")
+    poster = Poster.objects.create(pk=other.pk, title="real", author=author)
+    assert list(Poster.objects.all()) == [poster]
+
+
 def test_a_real_row_under_the_key_of_a_closed_entry_is_seen() -> None:
     make_in("a", lambda: factories.TicketFactory(code="again"))
     Ticket.objects.all().delete()
