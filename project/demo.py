@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime as dt
 import html
+import io
 import json
 import os
 import secrets
@@ -98,6 +100,7 @@ def prepare(path: Path) -> None:
 
     django.setup()
     call_command("migrate", verbosity=0)
+    call_command("testdata", "guards", "install", stdout=io.StringIO())
 
     from project.seed import seed
     from stagehand_testdata.marketplace.models import Builder
@@ -181,10 +184,14 @@ def fetch(
     body: Any = None,
     headers: Mapping[str, str] | None = None,
     expect: int = 200,
+    *,
+    form: Mapping[str, str] | None = None,
 ) -> str:
     """The text of an answer; raises DemoError where its status is another than expected."""
     sent, data = dict(headers or {}), None
-    if body is not None:
+    if form is not None:
+        data = urllib.parse.urlencode(form).encode()
+    elif body is not None:
         sent["Content-Type"] = "application/json"
         data = json.dumps(body).encode()
     request = urllib.request.Request(url, data, sent, method=method)
@@ -218,10 +225,11 @@ class Story:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         expect: int = 200,
+        form: Mapping[str, str] | None = None,
     ) -> str:
         """One request: the text of its answer."""
         started = time.perf_counter()
-        text = fetch(self.url + path, method, body, headers, expect)
+        text = fetch(self.url + path, method, body, headers, expect, form=form)
         milliseconds = (time.perf_counter() - started) * 1000
         self.steps += 1
         where = path.replace(self.test_id, "{testId}")
@@ -241,6 +249,12 @@ class Story:
         """A page of the product, as the browser under test sees it or as anybody else does."""
         headers = self.test_pass if under_the_run else {}
         return self.step(title, "GET", f"/marketplace/{path}", headers=headers, expect=expect)
+
+    def send_form(self, title: str, path: str, form: Mapping[str, str]) -> str:
+        """A form of the product, sent by the browser under test: the page that comes after it."""
+        secret = secrets.token_hex(16)
+        headers = {**self.test_pass, "Cookie": f"csrftoken={secret}", "X-CSRFToken": secret}
+        return self.step(title, "POST", f"/marketplace/{path}", headers=headers, form=form)
 
     def tell(self, line: str) -> None:
         print(f"      {line}")
@@ -271,6 +285,7 @@ def tell_the_story(story: Story) -> None:
     story.tell(", ".join(each["fields"]["title"] for each in products))
     look_around(story)
     see_both_sides(story, builder, listing)
+    book_in_the_product(story, builder, sessions[0])
     clean_up(story, builder)
 
 
@@ -297,6 +312,24 @@ def see_both_sides(story: Story, builder: dict[str, Any], listing: str) -> None:
         raise DemoError("a stranger's listing is not what it was before the run")
     story.visit("Anybody else: the builder", page, under_the_run=False, expect=404)
     story.tell("the listing is byte for byte what it was before the run; there is no such builder")
+
+
+def book_in_the_product(story: Story, builder: dict[str, Any], session: dict[str, Any]) -> None:
+    """What the product's own form makes under the run is the run's too."""
+    start = dt.datetime.now(dt.UTC) + dt.timedelta(days=7)
+    form = {
+        "name": "Zoe",
+        "email": "zoe@example.com",
+        "session_type": session["id"],
+        "start_time": start.strftime("%Y-%m-%dT%H:%M"),
+    }
+    page = story.send_form("With the pass: book by the form", f"builders/{builder['id']}", form)
+    if "Booking received" not in page:
+        raise DemoError("the product's own form made no booking under the run")
+    captured = story.get("What did that make?", f"runs/{story.test_id}/entities?origin=captured")["results"]
+    story.tell(f"captured for the run: {counted(Counter(each['type'] for each in captured))}")
+    if [each["type"] for each in captured] != ["booking"]:
+        raise DemoError(f"the run was not given the booking that the product made: {captured}")
 
 
 def clean_up(story: Story, builder: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The host product in Chromium: a browser that carries a run's pass, and one that does not.
 
 Nothing here asks the database while the browser runs: like any end-to-end test it has the API and the pages.
+At the end, one look shows that nothing is left.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 
 from project.seed import seed
+from stagehand_testdata.marketplace.models import Booking
+from tests.guarding import guards_up
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -30,10 +33,11 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def product(live_server: Any) -> str:
-    """Where the product answers, with the real rows of a product in use."""
-    seed()
-    return str(live_server.url)
+def product(live_server: Any) -> Iterator[str]:
+    """Where the product answers, with its guards up and the real rows of a product in use."""
+    with guards_up():
+        seed()
+        yield str(live_server.url)
 
 
 @pytest.fixture
@@ -54,6 +58,11 @@ class Run:
 
     def post(self, path: str, body: Any = None) -> Any:
         answer = self.api.post(f"/api/test/{path}", headers={"X-Test-ID": self.test_id}, data=body or {})
+        assert answer.ok, answer.text()
+        return answer.json()
+
+    def get(self, path: str) -> Any:
+        answer = self.api.get(f"/api/test/{path}", headers={"X-Test-ID": self.test_id})
         assert answer.ok, answer.text()
         return answer.json()
 
@@ -105,6 +114,12 @@ def test_with_the_pass_the_runs_builder_is_listed_and_booked(
     assert builder["name"] in tester.get_by_role("status").inner_text()
     assert tester.get_by_role("heading", level=1).inner_text() == "Booking received"
     assert read(stranger, LISTING) == before
+
+    captured = run.get(f"runs/{run.test_id}/entities?origin=captured")["results"]
+    assert [each["type"] for each in captured] == ["booking"]
+    assert run.post("cleanup")["remaining"] == 0
+    assert not Booking.all_rows.filter(state_data__contact__name="Zoe").exists()
+    assert other_run.get(f"runs/{other_run.test_id}/entities?origin=captured")["results"] == []
 
 
 def test_a_pass_that_counts_no_more_shows_what_everybody_sees(
