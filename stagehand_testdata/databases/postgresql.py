@@ -1,7 +1,7 @@
 """PostgreSQL.
 
 # Note [Guards on PostgreSQL]
-A table has one function and six triggers that call it. The delete trigger looks at all rows of a statement
+A table has one function, and triggers that call it. The delete trigger looks at all rows of a statement
 at once, and fires for the rows that a foreign key's cascade takes along. All are ENABLE ALWAYS, so that
 `session_replication_role = replica` does not pass them by. The function runs with its owner's rights: whoever
 deletes rows of a guarded table needs none on the ledger. Hash and merge joins are off within it, because its
@@ -16,6 +16,9 @@ From a comment at the start of the statement, by `current_query()`. A setting of
 whoever gets the connection next, from Django or from a pooler; one of the transaction does nothing in
 autocommit, and is taken back with a savepoint. A comment begins and ends with its statement. It counts at the
 start alone: further on it could be anybody's text. Without it no trigger of these does more than look for it.
+The text may be long, and each look copies it, so nothing looks at it for each row: of an update, a trigger
+before the statement raises the fence by a setting, which the rows are held against, and one after it lowers
+it again. One statement may begin within another, so they count.
 
 # Note [Policies on PostgreSQL]
 Two policies to a table: one lets every row through, the other, a restrictive one, takes the hidden rows away
@@ -54,6 +57,7 @@ from .guards import (
 
 _DEADLOCK, _SERIALIZATION, _LOCK_NOT_AVAILABLE = "40P01", "40001", "55P03"
 _SETTING = "stagehand.purge"
+_RAISED = "coalesce(current_setting('stagehand.fence', true), '')"
 #: What a statement that is sent under a run begins with, by what is done about its rows.
 _CAPTURED, _FENCED, _PLAIN = "/*stagehand:capture", "/*stagehand:enter", "/*stagehand"
 #: What comes next where it must see every row.
@@ -62,7 +66,7 @@ _ALL_ROWS = "/*stagehand all rows*/ "
 _RUN_OF_STATEMENT = r"substring(current_query() from '^/\*stagehand(?::\w+)? run=(\d+)[ *]')::bigint"
 _FENCE_OF_STATEMENT = r"substring(current_query() from '^/\*stagehand:\w+ run=\d+ fence=(\w+)')"
 _SEEN, _SHOWN, _HIDDEN = "stagehand_seen_run", "stagehand_any_row", "stagehand_test_rows"
-_TRIGGERS = ("delete", "fence", "insert", "update", "key", "truncate")
+_TRIGGERS = ("delete", "raise", "fence", "lower", "insert", "update", "key", "truncate")
 
 _FUNCTION = """\
 CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -76,6 +80,13 @@ DECLARE
   test bigint;
   fence text;
 BEGIN
+  IF TG_ARGV[0] = 'raise' THEN
+    PERFORM set_config('stagehand.fence', {raised} || '+', true);
+    RETURN NULL;
+  ELSIF TG_ARGV[0] = 'lower' THEN
+    PERFORM set_config('stagehand.fence', left({raised}, -1), true);
+    RETURN NULL;
+  END IF;
   IF run = '' AND (TG_OP IN ('DELETE', 'TRUNCATE') OR TG_ARGV[0] = 'fence') THEN
     fence := coalesce({fence_of_statement}, 'off');
     IF fence <> 'off' THEN
@@ -97,7 +108,8 @@ BEGIN
     END IF;
   END IF;
   IF TG_ARGV[0] = 'pointing' THEN
-    IF {holds_a_test_row}NOT EXISTS (SELECT 1 FROM {ledger} AS entry WHERE {entry_of_new}) THEN
+    IF {holds_a_test_row}NOT current_query() ^@ '{plain}'
+      AND NOT EXISTS (SELECT 1 FROM {ledger} AS entry WHERE {entry_of_new}) THEN
       RAISE {level} USING {errcode}MESSAGE = {pointed}, TABLE = {table_literal};
     END IF;
   ELSIF TG_OP = 'INSERT' THEN
@@ -313,8 +325,11 @@ class PostgreSQL(Database):
         )
         triggers = {
             # Before the one that closes entries: PostgreSQL wakes them by their names.
-            "fence": "AFTER UPDATE ON {on} FOR EACH ROW"
-            f" WHEN (current_query() ^@ '{_PLAIN}:' AND OLD *<> NEW) {{call}}('fence')",
+            "raise": "BEFORE UPDATE ON {on} FOR EACH STATEMENT"
+            f" WHEN (current_query() ^@ '{_PLAIN}:') {{call}}('raise')",
+            "fence": f"AFTER UPDATE ON {{on}} FOR EACH ROW WHEN ({_RAISED} <> '' AND OLD *<> NEW)"
+            " {call}('fence')",
+            "lower": f"AFTER UPDATE ON {{on}} FOR EACH STATEMENT WHEN ({_RAISED} <> '') {{call}}('lower')",
             "insert": "AFTER INSERT ON {on} REFERENCING NEW TABLE AS made FOR EACH STATEMENT"
             f" WHEN (current_query() ^@ '{_CAPTURED} ') {{call}}()",
             "delete": "AFTER DELETE ON {on} REFERENCING OLD TABLE AS gone FOR EACH STATEMENT {call}()",
@@ -326,8 +341,7 @@ class PostgreSQL(Database):
         if table.pointers:
             held = ", ".join(self._quote(column) for column, *_ in table.pointers)
             triggers["pointing"] = (
-                f"AFTER INSERT OR UPDATE OF {held} ON {{on}} FOR EACH ROW"
-                f" WHEN (NOT current_query() ^@ '{_PLAIN}') {{call}}('pointing')"
+                f"AFTER INSERT OR UPDATE OF {held} ON {{on}} FOR EACH ROW {{call}}('pointing')"
             )
         statements = [self._function_sql(table), f"REVOKE ALL ON FUNCTION {function}() FROM PUBLIC"]
         for suffix, definition in triggers.items():
@@ -341,6 +355,8 @@ class PostgreSQL(Database):
         return _FUNCTION.format(
             function=self._function(table.name),
             setting=_SETTING,
+            raised=_RAISED,
+            plain=_PLAIN,
             ledger=self._qualified(LEDGER),
             closing=_CLOSING,
             runs=self._qualified(RUNS),

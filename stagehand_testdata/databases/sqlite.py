@@ -50,7 +50,7 @@ M = TypeVar("M", bound=Model)
 _ENABLE_TRIGGER = 1003  # SQLITE_DBCONFIG_ENABLE_TRIGGER, which older Pythons do not name
 
 _POINTING = ("holding", "pointing")
-_TRIGGERS = ("delete", "update", "key", "insert", "crossing", "removing")
+_TRIGGERS = ("delete", "update", "key", "insert", "capture", "crossing", "removing")
 #: What writes, and what makes rows anew that are there already.
 _WRITES = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:INSERT|REPLACE|UPDATE|DELETE|WITH)\b", re.IGNORECASE | re.DOTALL
@@ -58,6 +58,7 @@ _WRITES = re.compile(
 _REPLACES = re.compile(r"\b(?:INSERT\s+OR\s+)?REPLACE\s+INTO\b|\bINSERT\s+OR\s+REPLACE\b", re.IGNORECASE)
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 _CLOSING = f"tombstone = id, removed_at = {_NOW}, reason = '', blocked_by = '{{}}'"
+_CAPTURING = f"EXISTS (SELECT 1 FROM {STATEMENT} WHERE captured)"
 _AWAKE = f"EXISTS (SELECT 1 FROM {UNDER_WAY})"
 _RUN = f"(SELECT run_id FROM {UNDER_WAY})"
 
@@ -116,6 +117,7 @@ class SQLite(Database):
         writes = isinstance(statement, str) and _WRITES.match(statement)
         if run is None or not (writes and (run.captured or run.fenced)):
             return execute(statement)
+        reported = ""
         replaces = bool(_REPLACES.search(statement))
         if replaces and fence == "block":
             raise IntegrityError(f"{FENCE}a row that REPLACE makes anew")
@@ -128,12 +130,12 @@ class SQLite(Database):
                 if not within and cursor.description:
                     # A statement whose rows have not all been read is in the way of the commit.
                     cursor.cursor = _ReadAhead(cursor.cursor)
-                [reported] = self._by_the_driver(f"SELECT reported FROM {STATEMENT}")
+                if fence == "report":
+                    [reported] = self._by_the_driver(f"SELECT reported FROM {STATEMENT}")
             finally:
                 self._by_the_driver(f"DELETE FROM {STATEMENT}")
-        if reported:
-            for table in sorted(set(reported.split())):
-                tell_touched(run, table)
+        for table in sorted(set(reported.split())):
+            tell_touched(run, table)
         return done
 
     def _by_the_driver(self, statement: str, params: Sequence[Any] = ()) -> Any:
@@ -240,7 +242,10 @@ class SQLite(Database):
             "key": f"AFTER UPDATE ON {on} FOR EACH ROW WHEN {key_changed} BEGIN\n"
             f"  SELECT {_refuse(table, 'would have got another key')} WHERE {_AWAKE};\n"
             f"{self._gone(table, 'OLD')}END",
-            "insert": f"AFTER INSERT ON {on} FOR EACH ROW BEGIN\n"
+            # Two that never both wake: which of two would be first, SQLite does not say.
+            "insert": f"AFTER INSERT ON {on} FOR EACH ROW WHEN NOT {_CAPTURING} BEGIN\n"
+            f"{self._gone(table, 'NEW')}END",
+            "capture": f"AFTER INSERT ON {on} FOR EACH ROW WHEN {_CAPTURING} BEGIN\n"
             f"{self._gone(table, 'NEW')}{self._capture(table)}END",
         }
         if table.pointing == "block" and table.pointers:
@@ -282,10 +287,10 @@ class SQLite(Database):
         )
         return (
             f"  SELECT RAISE(ABORT, {literal(RUN_HAS_ENDED)}) FROM {STATEMENT} s"
-            f" WHERE s.captured AND NOT EXISTS ({open_});\n"
+            f" WHERE NOT EXISTS ({open_});\n"
             f"  INSERT INTO {LEDGER} (run_id, type, origin, state, reason, blocked_by, model, database,"
             " key_text, key_bigint, key_uuid, fingerprint, reference, tombstone, created_at)\n"
-            f"    SELECT {values} FROM {STATEMENT} s WHERE s.captured;\n"
+            f"    SELECT {values} FROM {STATEMENT} s;\n"
             f"{self._marking(table) if table.mark else ''}"
         )
 
@@ -296,7 +301,7 @@ class SQLite(Database):
         same = " AND ".join(f"{column} = NEW.{column}" for column in map(quote, table.pk))
         return (
             f"  UPDATE {quote(table.table)} SET {mark} = (SELECT run_id FROM {STATEMENT})"
-            f" WHERE {same} AND {mark} IS NULL AND EXISTS (SELECT 1 FROM {STATEMENT} WHERE captured);\n"
+            f" WHERE {same} AND {mark} IS NULL;\n"
         )
 
     def _entry_of(self, table: GuardedTable, row: str) -> str:

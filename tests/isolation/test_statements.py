@@ -460,6 +460,24 @@ class TestTheFence:
         assert set(label_keys("later")) <= set(entered())
 
     @on_postgresql
+    def test_stands_though_a_statement_of_a_trigger_of_the_products_ends_within(
+        self, run: CurrentRun, real: Any
+    ) -> None:
+        sql(
+            "CREATE FUNCTION pg_temp.nosy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " UPDATE host_label SET text = text; RETURN NEW; END $$"
+        )
+        sql("CREATE TRIGGER nosy BEFORE UPDATE ON host_person FOR EACH ROW EXECUTE FUNCTION pg_temp.nosy()")
+        with use_run(run):
+            Person.objects.create(name="first of two")
+            with pytest.raises(TestRunTouchedRealRow), transaction.atomic():
+                Person.objects.order_by("-pk").update(name="x")
+            with pytest.raises(TestRunTouchedRealRow), transaction.atomic():
+                Person.objects.update(name="x")
+        Person.objects.update(name="by real traffic")
+        assert sql("SELECT current_setting('stagehand.fence', true)") in ([("",)], [(None,)])
+
+    @on_postgresql
     @pytest.mark.django_db(transaction=True)
     def test_keeps_a_run_from_emptying_a_table(self, run: CurrentRun, real: Any) -> None:
         with use_run(run), pytest.raises(TestRunTouchedRealRow), transaction.atomic():
