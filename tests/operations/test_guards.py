@@ -15,7 +15,7 @@ from django.db.models import CompositePrimaryKey, DateField, IntegerField, TextF
 from stagehand_testdata.databases import database
 from stagehand_testdata.databases.guards import PREFIX, GuardedTable, guard_name
 from stagehand_testdata.exceptions import Conflict, GuardsDisabled
-from stagehand_testdata.models import Guard, TestEntity
+from stagehand_testdata.models import Guard, StatementUnderWay, TestEntity
 from stagehand_testdata.operations import guards
 from stagehand_testdata.operations.guards import State
 from stagehand_testdata.operations.purge.graph import look_at_tables
@@ -359,6 +359,17 @@ class TestMigrate:
         assert Guard.objects.exists()
         guards.after_migrate(ALIAS)
         guards.require_awake(ALIAS)
+
+    @on_sqlite
+    def test_lifts_guards_of_a_release_that_had_fewer_tables(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Migration:
+            app_label = "stagehand_testdata"
+
+        names = set(connection.introspection.table_names()) - {StatementUnderWay._meta.db_table}
+        monkeypatch.setattr(type(connection.introspection), "table_names", lambda self, *_: sorted(names))
+        guards.before_migrate(ALIAS, [(Migration(), False)])
+        assert database(ALIAS).held_guards() == {}
+        assert Guard.objects.exists()
 
     def test_may_rebuild_the_ledger_while_the_guards_are_lifted(self) -> None:
         class Migration:
