@@ -53,7 +53,7 @@ class TestCopy:
     def test_it_is_a_row_of_the_run_without_what_is_somebodys(self, wire: Wire, builder: Builder) -> None:
         answer = copy(wire, "stagehand_marketplace.Builder", builder.pk)
         assert (answer["copyOf"], answer["type"], answer["isTest"]) == (str(builder.pk), "builder", True)
-        made = Builder.objects.get(pk=answer["id"])
+        made = Builder.all_rows.get(pk=answer["id"])
         assert (made.headline, made.top_skills, made.hourly_rate) == ("Plumber", ["taps"], 90)
         assert made.availability == "limited"
         assert owns(made, wire.test_id)
