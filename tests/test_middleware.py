@@ -12,7 +12,7 @@ import pytest
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.core import mail
 from django.core.cache import cache
-from django.db import connections
+from django.db import connection, connections, transaction
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory, override_settings
 from django.urls import path
@@ -20,8 +20,10 @@ from django.urls import path
 from stagehand_testdata.context import CurrentRun, current_run, use_run
 from stagehand_testdata.exceptions import OutboundRefused, TestRunTouchedRealRow
 from stagehand_testdata.middleware import test_run_middleware
-from stagehand_testdata.models import Message, TestRun
+from stagehand_testdata.models import Message, TestEntity, TestRun
 from stagehand_testdata.operations import passes, runs
+from tests.guarding import guards_up, on_postgresql
+from tests.host.models import Label
 from tests.making import TEST_ID, changed, perform
 
 R = TypeVar("R")
@@ -250,7 +252,90 @@ def refused(request: HttpRequest) -> HttpResponse:
     raise REFUSALS[request.GET["by"]]
 
 
-urlpatterns = [path("refused", refused)]
+def write(request: HttpRequest) -> HttpResponse:
+    """The product's own code, as it is: it knows nothing of runs."""
+    text = request.GET["text"]
+    with transaction.atomic():
+        Label.objects.bulk_create([Label(text=f"{text} one"), Label(text=f"{text} two")])
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO host_label (text) VALUES (%s)", [f"{text} three"])
+    return HttpResponse(text)
+
+
+async def write_async(request: HttpRequest) -> HttpResponse:
+    await asyncio.sleep(0)
+    return await sync_to_async(write)(request)
+
+
+urlpatterns = [path("refused", refused), path("write", write), path("write-async", write_async)]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.urls(__name__)
+class TestWhatRequestsWrite:
+    @pytest.fixture(autouse=True)
+    def up(self, db: None) -> Iterator[None]:
+        with guards_up():
+            yield
+
+    @pytest.fixture(params=[False, True], ids=["autocommit", "ATOMIC_REQUESTS"])
+    def atomic_requests(self, request: Any) -> Iterator[None]:
+        connection.settings_dict["ATOMIC_REQUESTS"] = request.param
+        yield
+        connection.settings_dict["ATOMIC_REQUESTS"] = False
+
+    def test_is_their_runs_where_they_carry_a_pass_and_nobodys_otherwise(self, atomic_requests: None) -> None:
+        tokens = self.tokens()
+        for number in range(6):
+            self.ask(Client().get, "/write", number, tokens)
+        self.each_run_has_its_own(6)
+
+    @on_postgresql
+    def test_is_in_no_other_run_with_64_of_them_on_8_threads(self, atomic_requests: None) -> None:
+        tokens = self.tokens()
+
+        def work(number: int) -> None:
+            try:
+                self.ask(Client().get, "/write", number, tokens)
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(64)))
+        self.each_run_has_its_own(64)
+
+    def test_is_in_no_other_run_with_64_of_them_in_one_loop(self) -> None:
+        tokens = self.tokens()
+
+        async def all_of_them() -> None:
+            client = AsyncClient()
+            await asyncio.gather(
+                *(self.ask(client.get, "/write-async", number, tokens) for number in range(64))
+            )
+
+        in_a_loop(all_of_them())
+        self.each_run_has_its_own(64)
+
+    @staticmethod
+    def tokens() -> list[tuple[str, str]]:
+        return [(TEST_ID, token_of(TEST_ID)), ("nobody", ""), (OTHER, token_of(OTHER))]
+
+    @staticmethod
+    def ask(get: Any, url: str, number: int, tokens: list[tuple[str, str]]) -> Any:
+        whose, token = tokens[number % 3]
+        headers = {"X-Testdata-Pass": token} if token else {}
+        return get(url, {"text": f"{whose} {number}"}, headers=headers)
+
+    @staticmethod
+    def each_run_has_its_own(requests: int) -> None:
+        assert Label.objects.count() == 3 * requests
+        for test_id in (TEST_ID, OTHER):
+            own = Label.objects.filter(text__startswith=f"{test_id} ").values_list("pk", flat=True)
+            entries = TestEntity.objects.of_model(Label).filter(run__test_id=test_id)
+            assert own
+            assert sorted(entries.values_list("key_bigint", flat=True)) == sorted(own)
+        of_runs = Label.objects.exclude(text__startswith="nobody")
+        assert TestEntity.objects.of_model(Label).count() == of_runs.count()
 
 
 @pytest.mark.django_db
