@@ -287,6 +287,8 @@ class _Entering:
 
     def finish(self) -> None:
         """Enter the rest, and what is outside the database."""
+        for row in self._recorder.rows:
+            privileges.refuse_privileged(row.instance)
         fresh = self._fresh()
         early = self._written[: len(self._written) - len(fresh)]
         requested = self._requested()
@@ -322,7 +324,6 @@ class _Entering:
         return {_identity(instance): entity_type.name for entity_type, instance in self._call.made}
 
     def _entry(self, row: MadeRow, requested: Mapping[tuple[str, str], str]) -> TestEntity:
-        privileges.refuse_privileged(row.instance)
         if row.database != self._alias:
             raise UntrackedWrite(f"The factory wrote to the database '{row.database}', which has no ledger.")
         label = row.model._meta.label_lower

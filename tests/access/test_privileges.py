@@ -110,6 +110,19 @@ class BulkFactory(UserFactory):
         User.objects.bulk_create([User(username=f"{self.username} boss", is_superuser=True)])
 
 
+class LaterStillFactory(UserFactory):
+    """Its entry is there by the time it becomes one: a change comes before."""
+
+    class Meta:
+        skip_postgeneration_save = True
+
+    @factory.post_generation
+    def more(self, create: bool, extracted: Any, **kwargs: Any) -> None:
+        for name, value in (("first_name", "Grace"), ("is_staff", True)):
+            setattr(self, name, value)
+            self.save()
+
+
 class SuperuserFactory(UserFactory):
     @classmethod
     def _create(cls, model_class: Any, *args: Any, **kwargs: Any) -> Any:
@@ -126,7 +139,8 @@ class OnTheWayFactory(factory.django.DjangoModelFactory):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    "factory_class", [StaffFactory, LaterFactory, BulkFactory, SuperuserFactory, OnTheWayFactory]
+    "factory_class",
+    [StaffFactory, LaterFactory, LaterStillFactory, BulkFactory, SuperuserFactory, OnTheWayFactory],
 )
 def test_a_factory_that_makes_one_is_refused_and_leaves_nothing(factory_class: Any) -> None:
     with pytest.raises(PrivilegedAccount):
