@@ -2,25 +2,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 
-from ...exceptions import Conflict
 from ...operations import guards
 from ...operations.runs import ledger_alias
-from ..base import DONE, LEFT, TestDataCommand
+from .. import installing
+from ..base import TestDataCommand
 
 HELP = "triggers that keep a purge from real rows; install, status (exit 1 where one is not awake), remove"
 
 
 def add_arguments(parser: CommandParser) -> None:
-    parser.description = (
-        "The triggers in the database that refuse whatever a purge does to a row it did not make."
-        " Install them once migrations are through, by a role that owns the tables; it may be repeated."
-        " Exit status: 0 all is well, 1 guards that were installed are not awake, 2 misuse."
-    )
-    parser.add_argument("action", choices=["install", "status", "remove"], metavar="install|status|remove")
-    parser.add_argument(
-        "--sql", action="store_true", help="print the statements of install or remove, and run none of them"
+    installing.add_arguments(
+        parser,
+        "The triggers in the database that refuse whatever a purge does to a row it did not make, and enter"
+        " what the product makes under a run. Install them once migrations are through, by a role that owns"
+        " the tables; it may be repeated."
+        " Exit status: 0 all is well, 1 guards that were installed are not awake, 2 misuse.",
     )
 
 
@@ -28,35 +26,8 @@ def run(command: TestDataCommand, options: dict[str, Any]) -> int:
     alias = ledger_alias()
     if not guards.can_tell(alias):
         command.misuse("The tables of this app are not there yet; type 'manage.py migrate' first.")
-    if options["sql"]:
-        return _print_sql(command, options, alias)
-    if options["action"] == "status":
-        return _status(command, options, alias)
-    work = guards.install if options["action"] == "install" else guards.remove
-    try:
-        changes = work(alias)
-    except Conflict as error:
-        raise CommandError(error.message, returncode=LEFT) from error
-    if options["json"]:
-        command.write_json([{"table": each.table, "done": each.done} for each in changes])
-    else:
-        for each in changes:
-            command.stdout.write(f"{each.table}: {each.done}")
-        if not changes:
-            command.stdout.write("Nothing to do.")
-    return DONE
-
-
-def _print_sql(command: TestDataCommand, options: dict[str, Any], alias: str) -> int:
-    if options["action"] == "status" or options["json"]:
-        command.misuse("--sql goes with install or remove, and without --json.")
-    text = guards.install_sql if options["action"] == "install" else guards.remove_sql
-    for statement in text(alias):
-        command.stdout.write(statement)
-    return DONE
-
-
-def _status(command: TestDataCommand, options: dict[str, Any], alias: str) -> int:
+    if options["action"] != "status" or options["sql"]:
+        return installing.install_or_remove(command, options, alias, guards)
     found = guards.status(alias)
     rows = [
         {
@@ -68,5 +39,4 @@ def _status(command: TestDataCommand, options: dict[str, Any], alias: str) -> in
         }
         for each in found
     ]
-    command.write_rows(rows, as_json=options["json"])
-    return LEFT if any(each.broken for each in found) else DONE
+    return installing.show(command, options, found, rows)
