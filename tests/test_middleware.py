@@ -14,7 +14,7 @@ from django.core import mail
 from django.core.cache import cache
 from django.db import connection, connections, transaction
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
-from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory, override_settings
+from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 from django.urls import path
 
 from stagehand_testdata.context import CurrentRun, current_run, use_run
@@ -24,7 +24,8 @@ from stagehand_testdata.models import Message, TestEntity, TestRun
 from stagehand_testdata.operations import passes, runs
 from tests.guarding import guards_up, on_postgresql
 from tests.host.models import Label
-from tests.making import TEST_ID, changed, perform
+from tests.mailing import OURS, host_mails_through, postbox
+from tests.making import TEST_ID, perform
 
 R = TypeVar("R")
 
@@ -103,20 +104,19 @@ class TestARequest:
         assert {"private", "no-store"} <= set(kept.split(", "))
         assert "public" not in kept
 
-    @override_settings(EMAIL_BACKEND="stagehand_testdata.isolation.mail.TestDataEmailBackend")
-    @changed(EMAIL_BACKEND="django.core.mail.backends.locmem.EmailBackend")
     def test_writes_to_its_inbox_and_to_nobody_else(self) -> None:
         def writes(request: HttpRequest) -> HttpResponse:
             return HttpResponse(mail.send_mail("Welcome", "Code 123456", None, [request.headers["X-To"]]))
 
         token = token_of(TEST_ID)
-        answer(writes, **{"X-Testdata-Pass": token, "X-To": "anybody@example.com"})
-        assert [each.subject for each in Message.objects.filter(run__test_id=TEST_ID)] == ["Welcome"]
-        with pytest.raises(OutboundRefused):
-            answer(writes, **{"X-Testdata-Pass": token, "X-To": "somebody@shop.com"})
-        assert not mail.outbox
-        answer(writes, **{"X-To": "somebody@shop.com"})
-        assert len(mail.outbox) == 1
+        with postbox() as box, host_mails_through(OURS, box):
+            answer(writes, **{"X-Testdata-Pass": token, "X-To": "anybody@example.com"})
+            assert [each.subject for each in Message.objects.filter(run__test_id=TEST_ID)] == ["Welcome"]
+            with pytest.raises(OutboundRefused):
+                answer(writes, **{"X-Testdata-Pass": token, "X-To": "somebody@shop.com"})
+            assert box.received == []
+            answer(writes, **{"X-To": "somebody@shop.com"})
+            assert len(box.received) == 1
 
     def test_streams_its_body_under_the_run_and_nothing_else(self) -> None:
         def streaming(request: HttpRequest) -> StreamingHttpResponse:
