@@ -8,8 +8,8 @@ deletes rows of a guarded table needs none on the ledger. Hash and merge joins a
 plan is kept: one made for a bulk delete would read the whole ledger at each single delete after it.
 
 # Note [Which index]
-Whether one row is a run's is asked by its key. Where the statistics are old, the planner would rather read
-all that the run has made, at each row: `run_id + 0` keeps it from the index over the run.
+Whose row it is, the fence asks by a subquery for one value, which the planner cannot make a join of: where
+the statistics are old it would read all that the run has made, at each row. A row has one standing entry.
 
 # Note [How a trigger knows the run]
 From a comment at the start of the statement, by `current_query()`. A setting of the session would stay on for
@@ -92,13 +92,13 @@ BEGIN
     IF fence <> 'off' THEN
       test := {run_of_statement};
       IF TG_OP = 'DELETE' THEN
-        SELECT count(*) INTO asked FROM gone AS row_ WHERE NOT EXISTS (
-          SELECT 1 FROM {ledger} AS entry WHERE {entry_of_row} AND entry.run_id + 0 = test);
+        SELECT count(*) INTO asked FROM gone AS row_ WHERE test IS DISTINCT FROM (
+          SELECT entry.run_id FROM {ledger} AS entry WHERE {entry_of_row});
       ELSIF TG_OP = 'TRUNCATE' THEN
         asked := 1;
       ELSE
-        SELECT count(*) INTO asked WHERE {fenced}NOT EXISTS (
-          SELECT 1 FROM {ledger} AS entry WHERE {entry_of_old} AND entry.run_id + 0 = test);
+        SELECT count(*) INTO asked WHERE {fenced}test IS DISTINCT FROM (
+          SELECT entry.run_id FROM {ledger} AS entry WHERE {entry_of_old});
       END IF;
       IF asked > 0 AND fence = 'block' THEN
         RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {touched};
