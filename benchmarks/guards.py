@@ -9,6 +9,7 @@ from collections.abc import Callable
 from django.db import connection, transaction
 
 from stagehand_testdata.context import CurrentRun, use_run
+from stagehand_testdata.models import TestEntity
 from stagehand_testdata.operations import guards
 from stagehand_testdata.operations.runs import ledger_alias
 from tests.host.models import Watched
@@ -114,7 +115,7 @@ def _single_deletes() -> float:
 
 def _settle() -> None:
     """Statistics as a table in use has them."""
+    verb = "ANALYZE TABLE" if connection.vendor == "mysql" else "ANALYZE"
     with connection.cursor() as cursor:
-        cursor.execute(
-            "ANALYZE TABLE host_watched" if connection.vendor == "mysql" else "ANALYZE host_watched"
-        )
+        for model in (Watched, TestEntity):
+            cursor.execute(f"{verb} {model._meta.db_table}")
