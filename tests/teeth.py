@@ -977,9 +977,9 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "the fence lets a run change another run's rows",
         POSTGRESQL,
-        "SELECT count(*) INTO asked WHERE {fenced}test IS DISTINCT FROM (\n"
+        "SELECT count(*) INTO asked WHERE {fenced}OLD *<> NEW AND test IS DISTINCT FROM (\n"
         "          SELECT entry.run_id FROM {ledger} AS entry WHERE {entry_of_old});\n",
-        "SELECT count(*) INTO asked WHERE {fenced}NOT EXISTS (\n"
+        "SELECT count(*) INTO asked WHERE {fenced}OLD *<> NEW AND NOT EXISTS (\n"
         "          SELECT 1 FROM {ledger} AS entry WHERE {entry_of_old});\n",
         (f"{T_STATEMENTS}::TestTheFence",),
     ),

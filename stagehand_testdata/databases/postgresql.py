@@ -17,8 +17,8 @@ whoever gets the connection next, from Django or from a pooler; one of the trans
 autocommit, and is taken back with a savepoint. A comment begins and ends with its statement. It counts at the
 start alone: further on it could be anybody's text. Without it no trigger of these does more than look for it.
 The text may be long, and each look copies it, so nothing looks at it for each row: of an update, a trigger
-before the statement raises the fence by a setting, which the rows are held against, and one after it lowers
-it again. One statement may begin within another, so they count.
+before the statement raises the fence by a setting, which its rows ask for. The setting is the time of the
+statement that was sent: of that one and of what it does within the database, and of no other.
 
 # Note [Policies on PostgreSQL]
 Two policies to a table: one lets every row through, the other, a restrictive one, takes the hidden rows away
@@ -57,7 +57,6 @@ from .guards import (
 
 _DEADLOCK, _SERIALIZATION, _LOCK_NOT_AVAILABLE = "40P01", "40001", "55P03"
 _SETTING = "stagehand.purge"
-_RAISED = "coalesce(current_setting('stagehand.fence', true), '')"
 #: What a statement that is sent under a run begins with, by what is done about its rows.
 _CAPTURED, _FENCED, _PLAIN = "/*stagehand:capture", "/*stagehand:enter", "/*stagehand"
 #: What comes next where it must see every row.
@@ -66,7 +65,7 @@ _ALL_ROWS = "/*stagehand all rows*/ "
 _RUN_OF_STATEMENT = r"substring(current_query() from '^/\*stagehand(?::\w+)? run=(\d+)[ *]')::bigint"
 _FENCE_OF_STATEMENT = r"substring(current_query() from '^/\*stagehand:\w+ run=\d+ fence=(\w+)')"
 _SEEN, _SHOWN, _HIDDEN = "stagehand_seen_run", "stagehand_any_row", "stagehand_test_rows"
-_TRIGGERS = ("delete", "raise", "fence", "lower", "insert", "update", "key", "truncate")
+_TRIGGERS = ("delete", "raise", "fence", "insert", "update", "key", "truncate")
 
 _FUNCTION = """\
 CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -81,10 +80,7 @@ DECLARE
   fence text;
 BEGIN
   IF TG_ARGV[0] = 'raise' THEN
-    PERFORM set_config('stagehand.fence', {raised} || '+', true);
-    RETURN NULL;
-  ELSIF TG_ARGV[0] = 'lower' THEN
-    PERFORM set_config('stagehand.fence', left({raised}, -1), true);
+    PERFORM set_config('stagehand.fence', statement_timestamp()::text, true);
     RETURN NULL;
   END IF;
   IF run = '' AND (TG_OP IN ('DELETE', 'TRUNCATE') OR TG_ARGV[0] = 'fence') THEN
@@ -97,7 +93,7 @@ BEGIN
       ELSIF TG_OP = 'TRUNCATE' THEN
         asked := 1;
       ELSE
-        SELECT count(*) INTO asked WHERE {fenced}test IS DISTINCT FROM (
+        SELECT count(*) INTO asked WHERE {fenced}OLD *<> NEW AND test IS DISTINCT FROM (
           SELECT entry.run_id FROM {ledger} AS entry WHERE {entry_of_old});
       END IF;
       IF asked > 0 AND fence = 'block' THEN
@@ -327,9 +323,8 @@ class PostgreSQL(Database):
             # Before the one that closes entries: PostgreSQL wakes them by their names.
             "raise": "BEFORE UPDATE ON {on} FOR EACH STATEMENT"
             f" WHEN (current_query() ^@ '{_PLAIN}:') {{call}}('raise')",
-            "fence": f"AFTER UPDATE ON {{on}} FOR EACH ROW WHEN ({_RAISED} <> '' AND OLD *<> NEW)"
-            " {call}('fence')",
-            "lower": f"AFTER UPDATE ON {{on}} FOR EACH STATEMENT WHEN ({_RAISED} <> '') {{call}}('lower')",
+            "fence": "AFTER UPDATE ON {on} FOR EACH ROW"
+            " WHEN (current_setting('stagehand.fence', true) = statement_timestamp()::text) {call}('fence')",
             "insert": "AFTER INSERT ON {on} REFERENCING NEW TABLE AS made FOR EACH STATEMENT"
             f" WHEN (current_query() ^@ '{_CAPTURED} ') {{call}}()",
             "delete": "AFTER DELETE ON {on} REFERENCING OLD TABLE AS gone FOR EACH STATEMENT {call}()",
@@ -355,7 +350,6 @@ class PostgreSQL(Database):
         return _FUNCTION.format(
             function=self._function(table.name),
             setting=_SETTING,
-            raised=_RAISED,
             plain=_PLAIN,
             ledger=self._qualified(LEDGER),
             closing=_CLOSING,
