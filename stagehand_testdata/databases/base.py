@@ -6,7 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from django.apps import apps
 from django.db import OperationalError, connections, transaction
@@ -24,6 +24,16 @@ logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Model)
 R = TypeVar("R")
+
+
+class Sender(NamedTuple):
+    """In whose name a statement is sent; the run may be none."""
+
+    run: CurrentRun | None
+    #: FENCE, as it is set.
+    fence: str
+    #: Whether no policy of ours is to hide anything from it.
+    all_rows: bool
 
 
 class Database:
@@ -97,21 +107,11 @@ class Database:
         """Lock the rows until the transaction ends, but for those that somebody else has; how many."""
         return len(self.skipping_locked(rows.values_list("pk")))
 
-    def send(
-        self,
-        run: CurrentRun | None,
-        fence: str,
-        statement: Any,
-        execute: Callable[[Any], Any],
-        cursor: Any,
-        *,
-        all_rows: bool,
-    ) -> Any:
-        """Execute the statement so that the database knows in whose name; `fence` is FENCE.
+    def send(self, sender: Sender, statement: Any, execute: Callable[[Any], Any], cursor: Any) -> Any:
+        """Execute the statement so that the database knows in whose name.
 
-        `statement` is what a cursor takes: text, bytes, composed; `cursor` is Django's. With `all_rows` no
-        policy of ours hides anything. What the database refuses because of the run it refuses with
-        `databases.guards.FENCE` or `CAPTURE`.
+        `statement` is what a cursor takes: text, bytes, composed; `cursor` is Django's. What the database
+        refuses because of the run it refuses with `databases.guards.FENCE` or `CAPTURE`.
         """
         return execute(statement)
 

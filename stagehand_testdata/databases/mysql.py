@@ -19,8 +19,7 @@ from django.db import DatabaseError, OperationalError, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import Model
 
-from ..context import CurrentRun
-from .base import Database, complete_entries, tell_touched
+from .base import Database, Sender, complete_entries, tell_touched
 from .guards import (
     LEDGER,
     PREFIX,
@@ -71,16 +70,8 @@ class MySQL(Database):
 
     # --- guards: see Note [Guards on MariaDB] ---
 
-    def send(
-        self,
-        run: CurrentRun | None,
-        fence: str,
-        statement: Any,
-        execute: Callable[[Any], Any],
-        cursor: Any,
-        *,
-        all_rows: bool,
-    ) -> Any:
+    def send(self, sender: Sender, statement: Any, execute: Callable[[Any], Any], cursor: Any) -> Any:
+        run, fence, _ = sender
         if run is None or not (run.captured or run.fenced) or not _WRITES.match(_text(statement)):
             return execute(statement)
         with nullcontext() if self.connection.in_atomic_block else transaction.atomic(using=self.alias):

@@ -41,8 +41,7 @@ from django.db import DatabaseError, OperationalError
 from django.db.backends.postgresql.psycopg_any import sql
 from django.db.models import Model, QuerySet
 
-from ..context import CurrentRun
-from .base import Database
+from .base import Database, Sender
 from .guards import (
     LEDGER,
     PREFIX,
@@ -220,16 +219,8 @@ class PostgreSQL(Database):
     says_broken_references = True
 
     # See Note [How a trigger knows the run].
-    def send(
-        self,
-        run: CurrentRun | None,
-        fence: str,
-        statement: Any,
-        execute: Callable[[Any], Any],
-        cursor: Any,
-        *,
-        all_rows: bool,
-    ) -> Any:
+    def send(self, sender: Sender, statement: Any, execute: Callable[[Any], Any], cursor: Any) -> Any:
+        run, fence, all_rows = sender
         tag = _ALL_ROWS if all_rows else ""
         if run is not None and (run.captured or run.fenced):
             tag = f"{_CAPTURED if run.captured else _FENCED} run={run.pk} fence={fence}*/ {tag}"

@@ -27,8 +27,7 @@ from typing import Any, TypeVar
 from django.db import DatabaseError, IntegrityError, OperationalError, transaction
 from django.db.models import Model, QuerySet
 
-from ..context import CurrentRun
-from .base import Database, tell_touched
+from .base import Database, Sender, tell_touched
 from .guards import (
     FENCE,
     LEDGER,
@@ -104,16 +103,8 @@ class SQLite(Database):
 
     # --- guards: see Note [Guards on SQLite] ---
 
-    def send(
-        self,
-        run: CurrentRun | None,
-        fence: str,
-        statement: Any,
-        execute: Callable[[Any], Any],
-        cursor: Any,
-        *,
-        all_rows: bool,
-    ) -> Any:
+    def send(self, sender: Sender, statement: Any, execute: Callable[[Any], Any], cursor: Any) -> Any:
+        run, fence, _ = sender
         writes = isinstance(statement, str) and _WRITES.match(statement)
         if run is None or not (writes and (run.captured or run.fenced)):
             return execute(statement)

@@ -26,7 +26,7 @@ from django.db.backends.signals import connection_created
 from ..conf import settings
 from ..context import current_run
 from ..databases import database
-from ..databases.base import tell_touched
+from ..databases.base import Sender, tell_touched
 from ..databases.guards import CAPTURE, FENCE
 from ..exceptions import RunClosed, TestDataError, TestRunTouchedRealRow
 
@@ -110,7 +110,7 @@ def _in_its_name(
 def _send(cursor: Any, statement: Any, execute: Callable[[Any], Any]) -> Any:
     engine = database(cursor.db.alias)
     try:
-        return engine.send(current_run(), _fence(), statement, execute, cursor, all_rows=_all_rows.get())
+        return engine.send(Sender(current_run(), _fence(), _all_rows.get()), statement, execute, cursor)
     except DatabaseError as error:
         refused = _refusal(str(error))
         if refused is None:

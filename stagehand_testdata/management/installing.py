@@ -8,14 +8,8 @@ from typing import Any, Protocol
 from django.core.management.base import CommandError, CommandParser
 
 from ..exceptions import Conflict
+from ..operations.installing import Change
 from .base import DONE, LEFT, TestDataCommand
-
-
-class Change(Protocol):
-    @property
-    def table(self) -> str: ...
-    @property
-    def done(self) -> str: ...
 
 
 class TableStatus(Protocol):

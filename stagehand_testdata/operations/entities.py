@@ -283,15 +283,15 @@ class _Entering:
 
     def enter(self) -> None:
         """Enter the rows that have no entry yet."""
-        self._enter(self._fresh())
+        self._enter(self._fresh(self._requested()))
 
     def finish(self) -> None:
         """Enter the rest, and what is outside the database."""
         for row in self._recorder.rows:
             privileges.refuse_privileged(row.instance)
-        fresh = self._fresh()
-        early = self._written[: len(self._written) - len(fresh)]
         requested = self._requested()
+        fresh = self._fresh(requested)
+        early = self._written[: len(self._written) - len(fresh)]
         written = {_place(entry): entry for _, entry in self._written}
         for entity_type, instance in self._call.made:
             if _identity(instance) not in written:
@@ -305,12 +305,11 @@ class _Entering:
                 known = TestEntity.objects.using(self._alias).filter(pk=entry.pk)
                 known.update(type=name, origin=TestEntity.Origin.REQUESTED)
 
-    def _fresh(self) -> list[TestEntity]:
+    def _fresh(self, requested: Mapping[tuple[str, str], str]) -> list[TestEntity]:
         """Entries for the rows that have none. A row that was removed and made anew counts once."""
         recorder = self._recorder
         # What was rolled back since was not entered.
         self._written = [(place, entry) for place, entry in self._written if place < recorder.entered]
-        requested = self._requested()
         rows = {(row.model._meta.label_lower, row.key.text): at for at, row in enumerate(recorder.rows)}
         fresh = []
         for at in sorted(rows.values()):

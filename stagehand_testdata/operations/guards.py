@@ -24,17 +24,18 @@ from enum import Enum
 from typing import Any
 
 from django.apps import apps
-from django.db import OperationalError, connections, models, router, transaction
+from django.db import connections, models, router, transaction
 
 from ..conf import settings
 from ..databases import database
 from ..databases.base import Database
 from ..databases.guards import GuardedTable, HeldGuard, guard_name
-from ..exceptions import ConfigurationError, Conflict, GuardsDisabled
+from ..exceptions import ConfigurationError, GuardsDisabled
 from ..logs import log_error
 from ..models import MARK, Guard, PurgeUnderWay, StatementUnderWay, TestEntity, TestRun, key_column
 from ..registry import get_registry
 from .entities import TREE_COLUMNS, type_name_of
+from .installing import Change, naming
 from .purge.graph import Model, concrete, is_derived, look_at_tables, pointers_to
 from .runs import ledger_alias
 
@@ -70,14 +71,6 @@ class TableStatus:
     def broken(self) -> bool:
         """Whether the guards that are on record cannot be relied on."""
         return self.recorded and self.state is not State.AWAKE
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What `install` or `remove` did to one table."""
-
-    table: str
-    done: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +270,7 @@ def remove(alias: str) -> list[Change]:
     engine = database(alias)
     with _together(alias), engine.locking_briefly():
         records = _records(alias)
-        with _naming(engine, "one of the tables"):
+        with naming(engine, "one of the tables", "no guard was changed"):
             _take_down(engine, engine.held_guards(), records)
     return [Change(name, "removed") for name in records]
 
@@ -326,20 +319,8 @@ def _take_down(engine: Database, names: Iterable[str], tables: Iterable[str]) ->
 @contextmanager
 def _alone(engine: Database, table: str) -> Iterator[None]:
     """A transaction of its own for what is done to one table."""
-    with _together(engine.alias), engine.locking_briefly(), _naming(engine, table):
+    with _together(engine.alias), engine.locking_briefly(), naming(engine, table, "no guard was changed"):
         yield
-
-
-@contextmanager
-def _naming(engine: Database, table: str) -> Iterator[None]:
-    try:
-        yield
-    except OperationalError as error:
-        if not engine.is_lock_timeout(error):
-            raise
-        raise Conflict(
-            f"Somebody else has been at work on {table} for five seconds; no guard was changed. Try again."
-        ) from error
 
 
 # --- do they stand? ---------------------------------------------------------------------------------------

@@ -6,20 +6,19 @@ policies. Nothing is on record but in the database's own catalogue.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
 from django.apps import apps
-from django.db import OperationalError, connections, router, transaction
+from django.db import connections, router, transaction
 
 from ..databases import database
 from ..databases.base import Database
 from ..databases.guards import HeldPolicy
-from ..exceptions import Conflict
 from ..isolation.visibility import TestDataModel
 from ..models import MARK
+from .installing import Change, naming
 
 
 class State(Enum):
@@ -40,14 +39,6 @@ class TableStatus:
     def broken(self) -> bool:
         """Whether policies that were installed hide nothing, or not all."""
         return self.state in (State.PASSED_BY, State.CHANGED)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What `install` or `remove` did to one table."""
-
-    table: str
-    done: str
 
 
 def is_possible(alias: str) -> bool:
@@ -153,18 +144,10 @@ def _hiding(engine: Database, table: str) -> list[str]:
 
 def _run(engine: Database, table: str, statements: Iterable[str]) -> None:
     """One table at a time, in a transaction of its own."""
-    with transaction.atomic(using=engine.alias), engine.locking_briefly(), _naming(engine, table):
+    with (
+        transaction.atomic(using=engine.alias),
+        engine.locking_briefly(),
+        naming(engine, table, "it was not changed"),
+    ):
         for statement in statements:
             engine.execute(statement)
-
-
-@contextmanager
-def _naming(engine: Database, table: str) -> Iterator[None]:
-    try:
-        yield
-    except OperationalError as error:
-        if not engine.is_lock_timeout(error):
-            raise
-        raise Conflict(
-            f"Somebody else has been at work on {table} for five seconds; it was not changed. Try again."
-        ) from error
