@@ -357,8 +357,7 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
             for name in ("type", "state", "origin")
             if name in request.query_params
         }
-        if any("\0" in text for text in wanted.values()):
-            raise InvalidInput("The query holds a NUL character.")
+        _refuse_nul(*wanted.values())
         found: Any = run.entities.filter(**wanted).order_by(F("ordinal").asc(nulls_last=True), "pk")
         page: Any = self.paginate_queryset(found)
         return self.get_paginated_response(serializers.EntrySerializer(page, many=True).data)
@@ -375,8 +374,7 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         kept = self.run_of_path().messages.order_by("-pk")
         address = request.query_params.get("to")
         if address is not None:
-            if "\0" in address:
-                raise InvalidInput("The query holds a NUL character.")
+            _refuse_nul(address)
             kept = kept.filter(recipients__contains=Message.line_of([address.lower()]))
         page: Any = self.paginate_queryset(kept)  # type: ignore[arg-type]
         return self.get_paginated_response(serializers.MessageSerializer(page, many=True).data)
@@ -459,6 +457,12 @@ def _read(serializer: type[BaseSerializer[Any]], data: Any, *, under: str | None
         raise ValidationError({under: reader.errors} if under else reader.errors)
     valid: dict[str, Any] = reader.validated_data
     return valid
+
+
+def _refuse_nul(*texts: str) -> None:
+    """No database can be asked for one."""
+    if any("\0" in text for text in texts):
+        raise InvalidInput("The query holds a NUL character.")
 
 
 def _receipt(outcome: purge.Outcome) -> Response:
