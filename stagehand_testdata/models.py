@@ -391,6 +391,69 @@ class Receipt(models.Model):
         return f"{self.digest[:12]}"
 
 
+class AccessKey(models.Model):
+    """What lets a caller in: who it is, what it may do, and until when. Its secret is not here.
+
+    What is left empty of its lists and limits restricts nothing.
+    """
+
+    ID_LENGTH = 12
+    DIGEST_LENGTH = 64
+
+    public_id = models.CharField("ID", max_length=ID_LENGTH, unique=True, editable=False)
+    owner = models.CharField(
+        max_length=128,
+        editable=False,
+        help_text="Whose the runs are that it opens: the key's own, or all keys' of one OIDC subject.",
+    )
+    name = models.CharField(max_length=100)
+    holder = models.CharField(
+        max_length=200, blank=True, default="", help_text="Who answers for it: a person, a team, a pipeline."
+    )
+    secret_digest = models.CharField(max_length=DIGEST_LENGTH, editable=False)
+    former_digest = models.CharField(max_length=DIGEST_LENGTH, blank=True, default="", editable=False)
+    former_until = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="How long the secret before the last rotation counts.",
+    )
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True, help_text="To the minute.")
+    operations = models.JSONField(default=list, blank=True, help_text="What it may do; empty: everything.")
+    entity_types = models.JSONField(default=list, blank=True, help_text="What it may make; empty: all types.")
+    scopes = models.JSONField(default=list, blank=True, help_text="Runs it may open; empty: of every scope.")
+    networks = models.JSONField(
+        default=list, blank=True, help_text="Where it may come from, as CIDR; empty: anywhere."
+    )
+    max_minutes = models.PositiveIntegerField(
+        null=True, blank=True, help_text="How long its runs may live, in minutes."
+    )
+    max_live_rows = models.PositiveIntegerField(
+        null=True, blank=True, help_text="How many rows its runs may have at a time."
+    )
+    max_open_runs = models.PositiveIntegerField(
+        null=True, blank=True, help_text="How many runs it may have open at a time."
+    )
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(expires_at__gt=F("created_at")), name="stagehand_key_expires"),
+            models.CheckConstraint(
+                condition=Q(former_digest="", former_until__isnull=True)
+                | (~Q(former_digest="") & Q(former_until__isnull=False)),
+                name="stagehand_key_former_ends",
+            ),
+        ]
+        indexes = [models.Index(fields=["owner"], name="stagehand_key_owner")]
+        ordering = ["-created_at", "-pk"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Message(models.Model):
     """An e-mail to a run's test addresses: kept here instead of being sent, and gone when the run closes."""
 

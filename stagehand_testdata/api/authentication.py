@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from rest_framework.request import Request
 
-from ..access import gate
+from ..access import gate, keys
+from ..access.callers import Caller
 from ..conf import settings
 from ..exceptions import GateClosed, NotAuthenticated
 
+_SCHEME = "bearer"
 
-def authenticate(request: Request, *, cleaning: bool) -> str:
-    """The owner in whose name the request is done; empty where the host asks for no key.
+
+def authenticate(request: Request, *, cleaning: bool) -> Caller:
+    """The caller for whom the request is done; one without a key where the host asks for none.
 
     A closed gate never stops the clean-up of whoever can show a key. Raises GateClosed, NotAuthenticated.
     """
     if not gate.is_open() and not (cleaning and settings.REQUIRE_ACCESS_KEY):
         raise GateClosed
-    if settings.REQUIRE_ACCESS_KEY:
+    address = request.META.get("REMOTE_ADDR") or ""
+    if not settings.REQUIRE_ACCESS_KEY:
+        return Caller(address=address)
+    scheme, _, text = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if scheme.lower() != _SCHEME:
         raise NotAuthenticated
-    return ""
+    return keys.verify(text, address)

@@ -17,6 +17,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.viewsets import GenericViewSet, ViewSet
 
+from ..access.callers import Caller
 from ..conf import settings
 from ..exceptions import (
     BodyTooLarge,
@@ -93,12 +94,17 @@ class TestDataViewSet(ViewSet):
     #: Actions that a closed gate does not stop.
     cleaning: ClassVar[frozenset[str]] = frozenset()
 
-    owner: str
+    caller: Caller
+
+    @property
+    def owner(self) -> str:
+        """Whose the runs are that this request may see."""
+        return self.caller.owner
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         self.format_kwarg = None
         request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request)
-        self.owner = authenticate(request, cleaning=self.action in self.cleaning)
+        self.caller = authenticate(request, cleaning=self.action in self.cleaning)
         if (token := request.META.get(passes.META)) is not None and self.action not in self.cleaning:
             passes.require(token, self.kwargs.get("testId", request.META.get("HTTP_X_TEST_ID")))
 

@@ -1,0 +1,220 @@
+"""Access keys: made, read, held against what is stored, changed for others, revoked.
+
+# Note [What a key is]
+`tdk_<id>_<secret><checksum>`. The prefix lets a scanner find a key that has leaked, and the checksum, CRC-32
+of all before it, lets anybody tell offline that a text is none, so that no query is spent on it. The id is
+public: logs and ledgers name the key by it. The secret is 190 bits of the system's generator, so a fast hash
+does for it; the hash is keyed with SECRET_KEY, so that whoever can write to the table alone makes no key, and
+it covers the id, so that no key has another's secret. A secret is shown once, by whoever makes it.
+
+Every refusal is the same, and takes the same query and as many hashes, whatever was wrong.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import re
+import secrets
+import string
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from django.conf import settings as django_settings
+from django.db import router
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils.crypto import constant_time_compare, salted_hmac
+
+from ..exceptions import NotAuthenticated
+from ..models import AccessKey
+from .callers import Caller
+
+PREFIX = "tdk"
+_SECRET_LENGTH = 32
+_CHECKSUM_LENGTH = 6
+_DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
+#: No id differs from another in case alone: a database may fold it.
+_ID_DIGITS = string.digits + string.ascii_lowercase
+_TOKEN = re.compile(
+    rf"({PREFIX}_([0-9a-z]{{{AccessKey.ID_LENGTH}}})_([0-9A-Za-z]{{{_SECRET_LENGTH}}}))"
+    rf"([0-9A-Za-z]{{{_CHECKSUM_LENGTH}}})"
+)
+_SALT = "stagehand_testdata.access_key"
+#: What an unknown key is held against; no secret has this digest.
+_NO_DIGEST = "0" * AccessKey.DIGEST_LENGTH
+#: Last use is written no more often than this.
+_USE_NOTED = dt.timedelta(minutes=1)
+
+
+class Token(NamedTuple):
+    """A key as its holder has it."""
+
+    public_id: str
+    secret: str
+
+    def __str__(self) -> str:
+        body = f"{PREFIX}_{self.public_id}_{self.secret}"
+        return body + _checksum(body)
+
+
+class Made(NamedTuple):
+    """A key and its text, which nobody can be told again."""
+
+    key: AccessKey
+    text: str
+
+
+def parse(text: str) -> Token | None:
+    """The key that the text is; None where it cannot be one, which takes no query to tell."""
+    found = _TOKEN.fullmatch(text)
+    if found is None or _checksum(found[1]) != found[4]:
+        return None
+    return Token(found[2], found[3])
+
+
+def create(
+    name: str,
+    lifetime: dt.timedelta,
+    *,
+    owner: str = "",
+    holder: str = "",
+    operations: Sequence[str] = (),
+    entity_types: Sequence[str] = (),
+    scopes: Sequence[str] = (),
+    networks: Sequence[str] = (),
+    **limits: int | None,
+) -> Made:
+    """A new key that counts for `lifetime` from now by the database's clock.
+
+    `owner` is whose the runs are where that is not the key alone; `limits` are `max_minutes`,
+    `max_live_rows`, `max_open_runs`.
+    """
+    token = Token(_random(_ID_DIGITS, AccessKey.ID_LENGTH), _random(_DIGITS, _SECRET_LENGTH))
+    key = AccessKey(
+        public_id=token.public_id,
+        owner=owner or f"key:{token.public_id}",
+        name=name,
+        holder=holder,
+        secret_digest=_digest(token),
+        created_at=Now(),
+        expires_at=Now() + lifetime,
+        operations=list(operations),
+        entity_types=list(entity_types),
+        scopes=list(scopes),
+        networks=list(networks),
+        **limits,
+    )
+    key.save(using=_alias(), force_insert=True)
+    key.refresh_from_db()
+    return Made(key, str(token))
+
+
+def rotate(key: AccessKey, *, grace: dt.timedelta = dt.timedelta(0)) -> Made:
+    """The same key with another secret; the one before counts for `grace` still. Its runs stay its own."""
+    token = Token(key.public_id, _random(_DIGITS, _SECRET_LENGTH))
+    key.former_digest = key.secret_digest if grace else ""
+    key.former_until = Now() + grace if grace else None
+    key.secret_digest = _digest(token)
+    key.save(using=_alias(), update_fields=["secret_digest", "former_digest", "former_until"])
+    key.refresh_from_db()
+    return Made(key, str(token))
+
+
+def revoke(key: AccessKey) -> None:
+    """Let the key count no more, from the next request on. Twice is harmless."""
+    AccessKey.objects.using(_alias()).filter(pk=key.pk, revoked_at=None).update(revoked_at=Now())
+
+
+def verify(text: str, address: str) -> Caller:
+    """The caller who shows this key from that network address; raises NotAuthenticated, always the same."""
+    token = parse(text)
+    if token is None:
+        raise NotAuthenticated
+    rows = AccessKey.objects.using(_alias()).order_by().annotate(now=Now())
+    key = rows.filter(public_id=token.public_id).first()
+    if not _counts(key, token, address) or key is None:
+        raise NotAuthenticated
+    _note_use(key)
+    return _caller(key, address)
+
+
+def _counts(key: Any, token: Token, address: str) -> bool:
+    """See Note [What a key is]: nothing is left out once it is known that the key does not count."""
+    known = key is not None
+    digests = list(_digests(token))
+    current = _is_among(digests, key.secret_digest if known else _NO_DIGEST)
+    former = _is_among(digests, key.former_digest if known and key.former_digest else _NO_DIGEST)
+    if not known:
+        return False
+    former = former and key.former_until is not None and key.now < key.former_until
+    in_time = key.revoked_at is None and key.now < key.expires_at
+    return (current or former) and in_time and _comes_from(key.networks, address)
+
+
+def _is_among(digests: Sequence[str], stored: str) -> bool:
+    found = [constant_time_compare(each, stored) for each in digests]
+    return any(found)
+
+
+def _comes_from(networks: Sequence[str], address: str) -> bool:
+    if not networks:
+        return True
+    try:
+        place: Any = ipaddress.ip_address(address)
+        place = getattr(place, "ipv4_mapped", None) or place
+        return any(place in ipaddress.ip_network(each) for each in networks)
+    except ValueError:
+        return False
+
+
+def _note_use(key: Any) -> None:
+    """Once a minute, so that a request costs no write; whoever comes second finds it done."""
+    if key.last_used_at is not None and key.now - key.last_used_at < _USE_NOTED:
+        return
+    seldom = Q(last_used_at=None) | Q(last_used_at__lte=Now() - _USE_NOTED)
+    AccessKey.objects.using(_alias()).filter(seldom, pk=key.pk).update(last_used_at=Now())
+
+
+def _caller(key: AccessKey, address: str) -> Caller:
+    return Caller(
+        owner=key.owner,
+        key_id=key.public_id,
+        name=key.name,
+        address=address,
+        operations=frozenset(key.operations),
+        entity_types=frozenset(key.entity_types),
+        scopes=frozenset(key.scopes),
+        max_minutes=key.max_minutes,
+        max_live_rows=key.max_live_rows,
+        max_open_runs=key.max_open_runs,
+    )
+
+
+def _digests(token: Token) -> Iterator[str]:
+    """Under SECRET_KEY, and under those before it that still count."""
+    for key in (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS):
+        yield _digest(token, key)
+
+
+def _digest(token: Token, secret_key: str | bytes | None = None) -> str:
+    value = f"{token.public_id}:{token.secret}"
+    return salted_hmac(_SALT, value, secret=secret_key, algorithm="sha256").hexdigest()
+
+
+def _checksum(text: str) -> str:
+    number = zlib.crc32(text.encode())
+    digits = ""
+    for _ in range(_CHECKSUM_LENGTH):
+        number, digit = divmod(number, len(_DIGITS))
+        digits = _DIGITS[digit] + digits
+    return digits
+
+
+def _random(digits: str, length: int) -> str:
+    return "".join(secrets.choice(digits) for _ in range(length))
+
+
+def _alias() -> str:
+    return router.db_for_write(AccessKey)
