@@ -399,6 +399,8 @@ class AccessKey(models.Model):
 
     ID_LENGTH = 12
     DIGEST_LENGTH = 64
+    NAME_LENGTH = 100
+    HOLDER_LENGTH = 200
 
     public_id = models.CharField("ID", max_length=ID_LENGTH, unique=True, editable=False)
     owner = models.CharField(
@@ -406,9 +408,12 @@ class AccessKey(models.Model):
         editable=False,
         help_text="Whose the runs are that it opens: the key's own, or all keys' of one OIDC subject.",
     )
-    name = models.CharField(max_length=100)
+    name = models.CharField(max_length=NAME_LENGTH)
     holder = models.CharField(
-        max_length=200, blank=True, default="", help_text="Who answers for it: a person, a team, a pipeline."
+        max_length=HOLDER_LENGTH,
+        blank=True,
+        default="",
+        help_text="Who answers for it: a person, a team, a pipeline.",
     )
     secret_digest = models.CharField(max_length=DIGEST_LENGTH, editable=False)
     former_digest = models.CharField(max_length=DIGEST_LENGTH, blank=True, default="", editable=False)

@@ -18,18 +18,20 @@ import re
 import secrets
 import string
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from django.conf import settings as django_settings
 from django.db import router
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils.crypto import constant_time_compare, salted_hmac
 
-from ..exceptions import NotAuthenticated
-from ..models import AccessKey
-from .callers import Caller
+from ..exceptions import InvalidInput, NotAuthenticated, NotFound
+from ..models import AccessKey, TestRun
+from ..registry import get_registry
+from .callers import Caller, known_operations
 
 PREFIX = "tdk"
 _SECRET_LENGTH = 32
@@ -44,6 +46,9 @@ _TOKEN = re.compile(
 _SALT = "stagehand_testdata.access_key"
 #: What an unknown key is held against; no secret has this digest.
 _NO_DIGEST = "0" * AccessKey.DIGEST_LENGTH
+#: A key is renewed by another one, not by being made for ever.
+_LONGEST = dt.timedelta(days=3650)
+_LARGEST_LIMIT = 2**31 - 1
 #: Last use is written no more often than this.
 _USE_NOTED = dt.timedelta(minutes=1)
 
@@ -80,44 +85,64 @@ def create(
     *,
     owner: str = "",
     holder: str = "",
-    operations: Sequence[str] = (),
-    entity_types: Sequence[str] = (),
-    scopes: Sequence[str] = (),
-    networks: Sequence[str] = (),
+    operations: Iterable[str] = (),
+    entity_types: Iterable[str] = (),
+    scopes: Iterable[str] = (),
+    networks: Iterable[str] = (),
     **limits: int | None,
 ) -> Made:
     """A new key that counts for `lifetime` from now by the database's clock.
 
     `owner` is whose the runs are where that is not the key alone; `limits` are `max_minutes`,
-    `max_live_rows`, `max_open_runs`.
+    `max_live_rows`, `max_open_runs`. Raises InvalidInput.
     """
     token = Token(_random(_ID_DIGITS, AccessKey.ID_LENGTH), _random(_DIGITS, _SECRET_LENGTH))
+    known = {
+        "operations": (operations, known_operations() | {"cleanup"}),
+        "entity_types": (entity_types, {each.name for each in get_registry().entity_types}),
+        "scopes": (scopes, set(TestRun.Scope.values)),
+    }
     key = AccessKey(
         public_id=token.public_id,
         owner=owner or f"key:{token.public_id}",
-        name=name,
-        holder=holder,
+        name=_line("name", name, AccessKey.NAME_LENGTH),
+        holder=_line("holder", holder, AccessKey.HOLDER_LENGTH) if holder else "",
         secret_digest=_digest(token),
         created_at=Now(),
-        expires_at=Now() + lifetime,
-        operations=list(operations),
-        entity_types=list(entity_types),
-        scopes=list(scopes),
-        networks=list(networks),
-        **limits,
+        expires_at=Now() + _positive(lifetime),
+        **{field: _named(field, *given) for field, given in known.items()},
+        networks=[_network(each) for each in networks],
+        **{field: _limit(field, number) for field, number in limits.items()},
     )
     key.save(using=_alias(), force_insert=True)
     key.refresh_from_db()
     return Made(key, str(token))
 
 
+def find(public_id: str) -> AccessKey:
+    """The key of that id; raises NotFound."""
+    key = AccessKey.objects.using(_alias()).filter(public_id=public_id).first()
+    if key is None:
+        raise NotFound(
+            f"No access key has the id {public_id!r}; 'manage.py testdata keys list' shows them all."
+        )
+    return key
+
+
 def rotate(key: AccessKey, *, grace: dt.timedelta = dt.timedelta(0)) -> Made:
-    """The same key with another secret; the one before counts for `grace` still. Its runs stay its own."""
+    """The same key with another secret; the one before counts for `grace` still. Its runs stay its own.
+
+    Raises InvalidInput where the key counts no more: a new secret would not either.
+    """
     token = Token(key.public_id, _random(_DIGITS, _SECRET_LENGTH))
-    key.former_digest = key.secret_digest if grace else ""
-    key.former_until = Now() + grace if grace else None
-    key.secret_digest = _digest(token)
-    key.save(using=_alias(), update_fields=["secret_digest", "former_digest", "former_until"])
+    standing = AccessKey.objects.using(_alias()).filter(pk=key.pk, revoked_at=None, expires_at__gt=Now())
+    changed = standing.update(
+        former_digest=F("secret_digest") if grace else "",
+        former_until=Now() + grace if grace else None,
+        secret_digest=_digest(token),
+    )
+    if not changed:
+        raise InvalidInput("This access key is revoked or expired; make another one.")
     key.refresh_from_db()
     return Made(key, str(token))
 
@@ -201,6 +226,44 @@ def _digests(token: Token) -> Iterator[str]:
 def _digest(token: Token, secret_key: str | bytes | None = None) -> str:
     value = f"{token.public_id}:{token.secret}"
     return salted_hmac(_SALT, value, secret=secret_key, algorithm="sha256").hexdigest()
+
+
+def _line(field: str, text: str, length: int) -> str:
+    text = text.strip()
+    if not text or len(text) > length or not text.isprintable():
+        raise _invalid(field, f"1 to {length} printable characters.")
+    return text
+
+
+def _positive(lifetime: dt.timedelta) -> dt.timedelta:
+    if not dt.timedelta(0) < lifetime <= _LONGEST:
+        raise _invalid("expires", f"More than nothing, and at most {_LONGEST.days} days.")
+    return lifetime
+
+
+def _named(field: str, names: Iterable[str], known: AbstractSet[str]) -> list[str]:
+    found = list(dict.fromkeys(names))
+    for name in found:
+        if name not in known:
+            raise _invalid(field, f"{name!r} is none of {', '.join(sorted(known))}.")
+    return found
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise _invalid("networks", f"{text!r} is no network: {error}.") from error
+
+
+def _limit(field: str, number: int | None) -> int | None:
+    if number is not None and not 0 < number <= _LARGEST_LIMIT:
+        raise _invalid(field, f"A number from 1 to {_LARGEST_LIMIT}.")
+    return number
+
+
+def _invalid(field: str, text: str) -> InvalidInput:
+    return InvalidInput(f"{field}: {text}", details={field: [text]})
 
 
 def _checksum(text: str) -> str:

@@ -25,7 +25,7 @@ class Gated(APIView):
     http_method_names = ["get", "head"]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        authenticate(request, cleaning=False)
+        authenticate(request, cleaning=False).require(operation="read")
         super().initial(request, *args, **kwargs)
 
     def handle_exception(self, exc: Exception) -> Response:

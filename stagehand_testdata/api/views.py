@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from django.db import transaction
@@ -17,7 +18,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.viewsets import GenericViewSet, ViewSet
 
-from ..access.callers import Caller
+from ..access.callers import Caller, act_for, one_request
 from ..conf import settings
 from ..exceptions import (
     BodyTooLarge,
@@ -91,8 +92,10 @@ class TestDataViewSet(ViewSet):
 
     #: Whether the request names its run in the X-Test-ID header.
     needs_test_id: ClassVar[bool] = False
-    #: Actions that a closed gate does not stop.
+    #: Actions that a closed gate does not stop, and that any key may do.
     cleaning: ClassVar[frozenset[str]] = frozenset()
+    #: Which operation of a key's allowance each action is; one that is not listed is of its own name.
+    operation_of: ClassVar[Mapping[str, str]] = {}
 
     caller: Caller
 
@@ -101,11 +104,24 @@ class TestDataViewSet(ViewSet):
         """Whose the runs are that this request may see."""
         return self.caller.owner
 
+    @property
+    def operation_name(self) -> str | None:
+        """What a key must be allowed for this request; None where the route has no such method."""
+        return self.operation_of.get(self.action, self.action)
+
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        with one_request():
+            return super().dispatch(request, *args, **kwargs)
+
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         self.format_kwarg = None
         request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request)
-        self.caller = authenticate(request, cleaning=self.action in self.cleaning)
-        if (token := request.META.get(passes.META)) is not None and self.action not in self.cleaning:
+        cleaning = self.action in self.cleaning
+        self.caller = authenticate(request, cleaning=cleaning)
+        act_for(self.caller)
+        if not cleaning:
+            self.caller.require(operation=self.operation_name)
+        if (token := request.META.get(passes.META)) is not None and not cleaning:
             passes.require(token, self.kwargs.get("testId", request.META.get("HTTP_X_TEST_ID")))
 
     def get_exception_handler(self) -> Any:
@@ -164,8 +180,15 @@ class OperationViewSet(TestDataViewSet):
 
     needs_test_id = True
     cleaning = frozenset({"cleanup"})
+    operation_of = {"verify_access": "verify-access", "shadow_copy": "shadow-copies"}
     #: Which one `perform` performs: `operation_viewset` says.
     operation: ClassVar[WireOperation]
+
+    @property
+    def operation_name(self) -> str | None:
+        if self.action == "unknown":
+            return None
+        return self.operation.name if self.action == "perform" else super().operation_name
 
     @openapi.describe(
         "verify_access",
@@ -229,6 +252,7 @@ class OperationViewSet(TestDataViewSet):
         test_id = self.test_id()
         data, counts = self.frame_and_rest()
         order = scenarios.batch_order(counts)
+        self.caller.require(entity_types=[each.name for each, _ in order])
         answer = self.create_in_run(lambda call: scenarios.run_batch(call, order), data, test_id=test_id)
         return Response(answer, status=201)
 
@@ -274,6 +298,11 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
     """Inspect, renew and delete runs."""
 
     cleaning = frozenset({"destroy"})
+    operation_of = {
+        **dict.fromkeys(("list", "retrieve", "entities", "messages", "receipt"), "read"),
+        "partial_update": "renew",
+        "issue_pass": "pass",
+    }
     pagination_class = Pages
     serializer_class = serializers.RunSerializer
     lookup_field = "test_id"
@@ -398,6 +427,8 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
 class EntityTypeViewSet(TestDataViewSet):
     """What can be made here."""
 
+    operation_of = {"list": "read"}
+
     @openapi.describe(
         "list_entity_types",
         answers={200: serializers.EntityTypeSerializer(many=True)},
@@ -411,6 +442,7 @@ class EntityViewSet(TestDataViewSet):
     """Rows of any registered factory."""
 
     needs_test_id = True
+    operation_of = {"create": "entities"}
 
     @openapi.describe(
         "create_entities",
@@ -420,6 +452,7 @@ class EntityViewSet(TestDataViewSet):
         summary="One row of any registered factory, or an array of as many as `count` says",
     )
     def create(self, request: Request, type: str) -> Response:
+        self.caller.require(entity_types=[type])
         test_id = self.test_id()
         data = self.body(serializers.CreateEntitiesSerializer)
         entity_type = entities.entity_type_named(type)
@@ -438,6 +471,7 @@ class ScenarioViewSet(TestDataViewSet):
     """Registered scenarios."""
 
     needs_test_id = True
+    operation_of = {"create": "scenarios"}
 
     @openapi.describe(
         "run_scenario",

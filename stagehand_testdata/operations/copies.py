@@ -24,6 +24,7 @@ from django.db.models import Exists
 
 from .. import seeding
 from ..access import privileges
+from ..access.callers import current_caller
 from ..conf import settings
 from ..exceptions import InvalidInput, NotAllowed, NotFound, PrivilegedAccount
 from ..isolation.visibility import TestDataModel
@@ -118,6 +119,7 @@ class _Copying:
 
     def copy(self, rules: Rules, row: models.Model) -> models.Model:
         model = rules.model
+        current_caller().require(entity_types=[type_name_of(model)])
         try:
             privileges.refuse_privileged(row)
         except PrivilegedAccount as error:

@@ -18,6 +18,7 @@ from django.db.models import Exists
 from django.utils.duration import duration_string
 
 from ..access import privileges
+from ..access.callers import current_caller
 from ..conf import settings
 from ..context import CurrentRun
 from ..databases import database
@@ -102,8 +103,9 @@ class Creation:
     def create(self, type_name: str, /, **fields: Any) -> Any:
         """One row by the factory of that entity type, with these of its parameters; the instance.
 
-        Raises UnknownEntityType, FactoryFailed, Conflict, InvalidInput.
+        Raises NotAllowed, UnknownEntityType, FactoryFailed, Conflict, InvalidInput.
         """
+        current_caller().require(entity_types=[type_name])
         entity_type = entity_type_named(type_name)
         factory_class = entity_type.load_factory()
         from . import factories  # after the line that says what is missing where factory_boy is

@@ -20,6 +20,7 @@ from django.db.models import F, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Greatest, Least, Now
 
 from .. import seeding
+from ..access.callers import current_caller
 from ..conf import settings
 from ..databases import database
 from ..exceptions import Conflict, NotFound, RunClosed, TooOld
@@ -240,8 +241,10 @@ def _open(
     seed: int | None = None,
     **texts: str,
 ) -> None:
-    """Insert the run unless somebody has just done so."""
-    cap = cap_minutes(scope)
+    """Insert the run unless somebody has just done so; raises NotAllowed."""
+    caller = current_caller()
+    caller.require(scope=scope)
+    cap = min(cap_minutes(scope), caller.max_minutes or math.inf)
     minutes = min(max_age_minutes or default_minutes(scope), cap)
     run = TestRun(
         owner=owner,

@@ -16,7 +16,8 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from stagehand_testdata.access import keys
-from stagehand_testdata.exceptions import NotAuthenticated
+from stagehand_testdata.access.callers import known_operations
+from stagehand_testdata.exceptions import InvalidInput, NotAuthenticated, NotFound
 from stagehand_testdata.models import AccessKey
 
 pytestmark = pytest.mark.django_db
@@ -125,6 +126,47 @@ class TestStored:
             AccessKey.objects.filter(pk=key.pk).update(former_digest="0" * 64)
 
 
+class TestCreate:
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"operations": ["nonsense"]},
+            {"entity_types": ["nonsense"]},
+            {"scopes": ["for_ever"]},
+            {"networks": ["10.0.0.1/8"]},
+            {"networks": ["nonsense"]},
+            {"max_minutes": 0},
+            {"max_live_rows": -1},
+            {"max_open_runs": 2**31},
+            {"name": ""},
+            {"name": "two\nlines"},
+            {"name": "x" * 101},
+            {"holder": "\x1b[31m"},
+            {"lifetime": dt.timedelta(0)},
+            {"lifetime": dt.timedelta(days=-1)},
+            {"lifetime": dt.timedelta(days=999_999)},
+        ],
+        ids=str,
+    )
+    def test_what_makes_no_sense_is_refused(self, given: dict[str, Any]) -> None:
+        with pytest.raises(InvalidInput) as refusal:
+            made(**given)
+        assert refusal.value.details
+        assert not AccessKey.objects.exists()
+
+    def test_every_operation_and_type_can_be_named(self) -> None:
+        operations = sorted(known_operations())
+        key, _ = made(operations=operations, entity_types=["builder", "voucher"], networks=["10.0.0.0/8"])
+        assert (key.operations, key.networks) == (operations, ["10.0.0.0/8"])
+        assert {"verify-access", "builders", "read"} <= set(operations)
+
+    def test_nobody_is_found_under_another_id(self) -> None:
+        key, _ = made()
+        assert keys.find(key.public_id) == key
+        with pytest.raises(NotFound, match="keys list"):
+            keys.find("nobody")
+
+
 class TestVerify:
     def test_it_gives_the_caller(self) -> None:
         key, text = made(
@@ -196,7 +238,6 @@ class TestVerify:
             (["10.0.0.0/8"], "unix:", False),
             (["2001:db8::/32"], "2001:db8::1", True),
             (["2001:db8::/32"], "10.1.2.3", False),
-            (["nonsense"], "10.1.2.3", False),
         ],
     )
     def test_the_network_decides_where_one_is_named(
@@ -204,6 +245,11 @@ class TestVerify:
     ) -> None:
         _, text = made(networks=networks)
         assert refused(text, address) is not comes_in
+
+    def test_a_network_that_is_none_lets_nobody_in(self) -> None:
+        _, text = made()
+        AccessKey.objects.update(networks=["nonsense"])
+        assert refused(text, "10.1.2.3")
 
     def test_it_counts_under_a_secret_key_before_this_one(self) -> None:
         _, text = made()
@@ -250,6 +296,12 @@ class TestRotate:
         AccessKey.objects.update(former_until=F("created_at"))
         assert refused(before)
         assert not refused(after)
+
+    def test_a_key_that_counts_no_more_gets_none(self) -> None:
+        key, _ = made()
+        keys.revoke(key)
+        with pytest.raises(InvalidInput):
+            keys.rotate(key)
 
     def test_a_second_rotation_ends_the_first_secret(self) -> None:
         key, first = made()

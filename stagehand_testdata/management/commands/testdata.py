@@ -7,9 +7,17 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from ..base import TestDataCommand
-from ..topics import audit, guards, receipts, rls, runs, types
+from ..topics import audit, guards, keys, receipts, rls, runs, types
 
-TOPICS = {"runs": runs, "receipts": receipts, "types": types, "audit": audit, "guards": guards, "rls": rls}
+TOPICS = {
+    "runs": runs,
+    "receipts": receipts,
+    "types": types,
+    "audit": audit,
+    "guards": guards,
+    "rls": rls,
+    "keys": keys,
+}
 
 
 class Command(TestDataCommand):
