@@ -21,6 +21,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Model
 from django.utils.module_loading import import_string
 
+from .access import oidc
 from .conf import NAME, Settings, raw, settings
 from .databases import database
 from .exceptions import ConfigurationError, DuplicateName
@@ -40,10 +41,11 @@ _MIDDLEWARE = "stagehand_testdata.middleware.test_run_middleware"
 
 @register(Tags.compatibility)
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E005, W024, E025, E027, E029, E031, E032: the settings by themselves."""
+    """E001 to E005, W024, E025, E027, E029, E031, E032, E041, E042: the settings by themselves."""
     if not isinstance(getattr(django_settings, NAME, {}), dict):
         return [Error(f"{NAME} is not a dict.", hint=f"{NAME} = {{'ENABLED': …}}", id="stagehand.E001")]
-    return [*_unknown_or_mistyped(), *_gate(), *_labels(), *_fence(), *_mail(), *_outbound(), *_copies()]
+    by_themselves = (_unknown_or_mistyped, _gate, _labels, _fence, _mail, _outbound, _copies, _oidc)
+    return [problem for check in by_themselves for problem in check()]
 
 
 @register(Tags.caches)
@@ -305,6 +307,24 @@ def _outbound() -> Messages:
             for pattern in patterns:
                 if not is_pattern(pattern):
                     yield _refusing_outbound(f"has {pattern!r} under {kind!r}, which nothing would match")
+
+
+def _oidc() -> Messages:
+    listed: Any = settings.OIDC_TRUST
+    for number, entry in enumerate(listed if isinstance(listed, list | tuple) else (), 1):
+        name = entry.get("name") if isinstance(entry, Mapping) else None
+        for fault in oidc.faults(entry):
+            yield Error(
+                f"OIDC_TRUST: entry {number} ({name!r}) {fault}. It lets nobody in.",
+                hint="Name the issuer, the audience, and a claim that tells the project; see docs/oidc.md.",
+                id="stagehand.E041",
+            )
+    if listed and not _module_exists("jwt"):
+        yield Error(
+            "OIDC_TRUST is set, and PyJWT is not installed: no token can be looked at.",
+            hint="Install the extra: pip install 'stagehand-testdata[oidc]'.",
+            id="stagehand.E042",
+        )
 
 
 def _refusing_outbound(what: str) -> CheckMessage:

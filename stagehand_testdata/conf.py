@@ -48,6 +48,7 @@ class Settings:
 
     ENABLED = Setting[bool | str | Callable[[], bool]](False, bool, str, Callable)  # type: ignore[arg-type]
     REQUIRE_ACCESS_KEY = Setting(True)
+    OIDC_TRUST = Setting[Sequence[Mapping[str, Any]]]((), list, tuple)
     ENVIRONMENT = Setting("")
     TEST_ID_PREFIX = Setting("stagehand_test_")
     MAX_AGE_HOURS = Setting[float | Mapping[str, float]](24, int, float, Mapping)

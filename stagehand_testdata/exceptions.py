@@ -8,6 +8,7 @@ Which HTTP status a code becomes is said in one place, `api/errors.py`.
     TestDataError
     ├── GateClosed              test_mode_disabled
     ├── NotAuthenticated        not_authenticated
+    ├── IssuerUnavailable       issuer_unavailable
     ├── NotAllowed              not_allowed
     ├── InvalidInput            invalid_body
     │   ├── InvalidTestId       invalid_test_id
@@ -51,6 +52,8 @@ class TestDataError(Exception):
     __test__ = False
 
     code: ClassVar[str] = "testdata_error"
+    #: In how many seconds it may be tried again; None where that would change nothing.
+    retry_after: ClassVar[int | None] = None
 
     def __init__(
         self, message: str | None = None, *, details: Mapping[str, Sequence[str]] | None = None
@@ -70,6 +73,13 @@ class NotAuthenticated(TestDataError):
     """A valid access key is needed: send it as 'Authorization: Bearer …'."""
 
     code = "not_authenticated"
+
+
+class IssuerUnavailable(TestDataError):
+    """The issuer of this token cannot be asked for its keys right now; nothing was done. Try again."""
+
+    code = "issuer_unavailable"
+    retry_after = 10
 
 
 class NotAllowed(TestDataError):

@@ -459,6 +459,21 @@ class AccessKey(models.Model):
         return self.name
 
 
+class SpentToken(models.Model):
+    """An OIDC token that was exchanged for a key, for as long as it would count."""
+
+    DIGEST_LENGTH = 64
+
+    digest = models.CharField(max_length=DIGEST_LENGTH, unique=True, help_text="Of its issuer and its jti.")
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["expires_at"], name="stagehand_token_expires")]
+
+    def __str__(self) -> str:
+        return self.digest
+
+
 class Message(models.Model):
     """An e-mail to a run's test addresses: kept here instead of being sent, and gone when the run closes."""
 

@@ -16,6 +16,7 @@ from .api.views import (
     OperationViewSet,
     RunViewSet,
     ScenarioViewSet,
+    TokenViewSet,
 )
 from .operations.runs import ledger_alias
 from .registry import load_registry
@@ -28,6 +29,7 @@ def _routes() -> Iterator[tuple[str, type[Any], dict[str, Any], str]]:
     yield "cleanup", OperationViewSet, {"post": "cleanup"}, "cleanup"
     yield "batch", OperationViewSet, {"post": "batch"}, "batch"
     yield "shadow-copies", OperationViewSet, {"post": "shadow_copy"}, "shadow-copies"
+    yield "tokens", TokenViewSet, {"post": "exchange"}, "tokens"
     yield "runs", RunViewSet, {"get": "list"}, "runs"
     run = {"get": "retrieve", "patch": "partial_update", "delete": "destroy"}
     yield "runs/<str:testId>", RunViewSet, run, "run"

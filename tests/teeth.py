@@ -56,6 +56,9 @@ REFERENCES = "databases/references.py"
 LIMITS = "operations/purge/limits.py"
 FAILURES = "operations/purge/failures.py"
 RUNS = "operations/runs.py"
+TOKENS = "operations/tokens.py"
+OIDC = "access/oidc.py"
+ISSUERS = "access/issuers.py"
 GUARDS = "operations/guards.py"
 EXTERNALS = "operations/externals.py"
 REAPER = "operations/reaper.py"
@@ -88,6 +91,9 @@ T_FILES = "operations/test_files.py"
 T_ADOPTION = "operations/test_adoption.py"
 T_AUDIT = "operations/test_audit.py"
 T_ENTITIES = "operations/test_entities.py"
+T_TOKENS = "api/test_tokens.py"
+T_OIDC = "access/test_oidc.py"
+T_ISSUERS = "access/test_issuers.py"
 T_DATABASE = "databases/test_guards.py"
 T_LOCKS = "databases/test_locks.py"
 T_CAPTURE = "isolation/test_capture.py"
@@ -1117,6 +1123,56 @@ BUGS: tuple[Bug, ...] = (
         '        "test_run_id",\n',
         "",
         (T_VISIBILITY,),
+    ),
+    # --- tokens of CI jobs ---
+    Bug(
+        "an issuer's redirect is followed",
+        ISSUERS,
+        "return None  # so the 3xx is an error",
+        "return super().redirect_request(*args)",
+        (f"{T_ISSUERS}::TestKeysFromElsewhere::test_are_not_fetched_where_the_issuer_sends_us",),
+    ),
+    Bug(
+        "an issuer's keys are taken from anywhere",
+        ISSUERS,
+        " or _origin(urlsplit(uri)) != _origin(urlsplit(self.issuer))",
+        "",
+        (f"{T_ISSUERS}::TestKeysFromElsewhere::test_are_not_fetched_from_another_origin_than_the_issuers",),
+    ),
+    Bug(
+        "every unknown key makes us ask the issuer",
+        ISSUERS,
+        "is not None else REFETCH_SECONDS",
+        "is not None else 0.0",
+        (f"{T_ISSUERS}::TestAnUnknownKey::test_is_looked_for_once_a_minute_however_often_it_is_sent",),
+    ),
+    Bug(
+        "a shared secret signs a token",
+        OIDC,
+        '"EdDSA")',
+        '"EdDSA", "HS256")',
+        (f"{T_OIDC}::TestAForgedToken::test_with_a_shared_secret_that_the_issuer_publishes",),
+    ),
+    Bug(
+        "a token for several audiences is taken",
+        OIDC,
+        'claims["aud"] in (self.audience, [self.audience])',
+        'self.audience in claims["aud"]',
+        (f"{T_OIDC}::TestTheClaims::test_for_another_audience",),
+    ),
+    Bug(
+        "a trust that names no project lets everybody in",
+        OIDC,
+        "        if not any(faults(entry)):\n",
+        "        if entry:\n",
+        (f"{T_OIDC}::TestAnEntry::test_that_trusts_too_many_or_nobody_counts_for_nothing",),
+    ),
+    Bug(
+        "a token is taken twice",
+        TOKENS,
+        "digest=verified.digest,",
+        "digest=hex(id(verified)),",
+        (f"{T_TOKENS}::TestSpentTokens::test_a_token_is_taken_once",),
     ),
 )
 

@@ -454,6 +454,51 @@ def test_stagehand_E027_not_for_good_rules() -> None:
     assert settings_problems(SHADOW_COPIES=rules) == []
 
 
+OIDC_ENTRY = {
+    "name": "shop",
+    "issuer": "https://token.actions.githubusercontent.com",
+    "audience": "https://shop.test/api/test",
+    "claims": {"repository": "octo-org/shop", "environment": "e2e"},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"claims": {"environment": "e2e"}}, "lets in every project"),
+        ({"claims": {"sub": "environment:e2e"}}, "lets in every project"),
+        ({"claims": {"repository": "*/shop"}}, "lets in every project"),
+        ({"owner": ["environment"]}, "'owner'"),
+        ({"issuer": "http://token.actions.githubusercontent.com"}, "is not https"),
+        ({"minutes": 600}, "'minutes'"),
+        ({"minutes": True}, "'minutes'"),
+        ({"operations": "cleanup"}, "'operations'"),
+        ({"networks": ["everywhere"]}, "'networks'"),
+        ({"max_open_runs": 0}, "'max_open_runs'"),
+        ({"name": "x" * 101}, "100 characters"),
+        ({"colour": 1}, "unknown option 'colour'"),
+    ],
+)
+def test_stagehand_E041_a_trust_that_trusts_too_many_or_nobody(changes: Any, names: str) -> None:
+    [problem] = settings_problems(OIDC_TRUST=[OIDC_ENTRY, {**OIDC_ENTRY, **changes}])
+    assert problem.id == "stagehand.E041"
+    assert "entry 2" in problem.msg
+    assert names in problem.msg
+
+
+def test_stagehand_E041_is_silent_about_a_trust_that_names_a_project() -> None:
+    allowed = {"minutes": 5.5, "operations": ["cleanup"], "networks": ["10.0.0.0/8", "::1"], "max_minutes": 9}
+    assert settings_problems(OIDC_TRUST=[OIDC_ENTRY, {**OIDC_ENTRY, **allowed}]) == []
+    assert ids(settings_problems(OIDC_TRUST=[None])) == ["stagehand.E041"]
+
+
+def test_stagehand_E042_tokens_that_nothing_can_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    monkeypatch.setattr(sys, "path", [])
+    assert ids(settings_problems(OIDC_TRUST=[OIDC_ENTRY])) == ["stagehand.E042"]
+    assert settings_problems(OIDC_TRUST=[]) == []
+
+
 def test_stagehand_E028_copies_that_cannot_be_owned() -> None:
     with changed(SHADOW_COPIES={"auth.Group": {}, "host.Author": {}}):
         [problem] = check_registry(None)

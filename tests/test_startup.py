@@ -95,6 +95,32 @@ def test_starting_imports_no_module_of_factories_even_with_the_gate_open() -> No
     assert run(code) == "[]"
 
 
+def test_what_looks_at_tokens_is_imported_by_the_first_one() -> None:
+    code = """
+        entry = {"name": "a", "issuer": "https://gitlab.com", "audience": "b", "claims": {"project_id": "1"}}
+        start(ENABLED=True, OIDC_TRUST=[entry])
+        problems, statuses = visit()
+        print(problems, sorted({"jwt", "cryptography"} & set(sys.modules)))
+    """
+    assert run(code) == "[] []"
+
+
+def test_where_pyjwt_is_not_installed_only_tokens_are_refused() -> None:
+    code = """
+        hide("jwt", "cryptography")
+        entry = {"name": "a", "issuer": "https://gitlab.com", "audience": "b", "claims": {"project_id": "1"}}
+        start(ENABLED=True, OIDC_TRUST=[entry])
+        from django.core.management import call_command
+        from django.test import Client
+        call_command("migrate", verbosity=0)
+        problems, statuses = visit()
+        client = Client(raise_request_exception=False)
+        refused = client.post("/api/test/tokens", '{"token": "x"}', content_type="application/json")
+        print(problems, statuses, refused.json()["code"])
+    """
+    assert run(code, LOG_LEVEL="CRITICAL") == "['stagehand.E042'] [201, 200, 200] misconfigured"
+
+
 def test_starting_asks_the_database_nothing() -> None:
     code = """
         start(ENABLED=True)

@@ -12,6 +12,16 @@ from ..exceptions import GateClosed, NotAuthenticated
 _SCHEME = "bearer"
 
 
+def admit_stranger(request: Request) -> Caller:
+    """Whoever has no key yet and asks for one: past a closed gate too where a key could clean up behind it.
+
+    Raises GateClosed.
+    """
+    if not gate.is_open() and not settings.REQUIRE_ACCESS_KEY:
+        raise GateClosed
+    return Caller(address=request.META.get("REMOTE_ADDR") or "")
+
+
 def authenticate(request: Request, *, cleaning: bool) -> Caller:
     """The caller for whom the request is done; one without a key where the host asks for none.
 

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 STATUS: dict[type[ours.TestDataError], int] = {
     ours.GateClosed: 403,
     ours.NotAuthenticated: 401,
+    ours.IssuerUnavailable: 503,
     ours.NotAllowed: 403,
     ours.InvalidInput: 400,
     ours.BodyTooLarge: 413,
@@ -53,6 +54,8 @@ def handle(error: Exception, context: Mapping[str, Any]) -> Response:
         case ours.TestDataError():
             status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
             headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+            if error.retry_after is not None:
+                headers["Retry-After"] = str(error.retry_after)
             return _answer(status, error.code, error.message, error.details, headers)
         case drf.ValidationError():
             details = flatten(error.detail)

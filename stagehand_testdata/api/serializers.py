@@ -202,6 +202,23 @@ class PassSerializer(serializers.Serializer[Any]):
     expiresAt = serializers.DateTimeField(source="expires_at", help_text="The run's end, or sooner.")
 
 
+class TokenSerializer(StrictSerializer):
+    token = Text(help_text="The job's OIDC token, as the issuer gave it.")
+
+
+class KeySerializer(serializers.Serializer[Any]):
+    """A key that was just made: the one answer that has its text."""
+
+    id = serializers.CharField(source="key.public_id")
+    key = serializers.CharField(source="text", help_text="Send it as 'Authorization: Bearer …'.")
+    name = serializers.CharField(source="key.name")
+    owner = serializers.CharField(source="key.owner", help_text="Whose the runs are that it opens.")
+    operations = serializers.ListField(source="key.operations", child=serializers.CharField())
+    entityTypes = serializers.ListField(source="key.entity_types", child=serializers.CharField())
+    scopes = serializers.ListField(source="key.scopes", child=serializers.CharField())
+    expiresAt = serializers.DateTimeField(source="key.expires_at")
+
+
 class EntrySerializer(serializers.ModelSerializer[TestEntity]):
     id = serializers.CharField(source="key_text")
     state = serializers.CharField(help_text="live, removed, gone or quarantined.")

@@ -18,6 +18,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.viewsets import GenericViewSet, ViewSet
 
+from ..access import oidc
 from ..access.callers import Caller, act_for, one_request
 from ..conf import settings
 from ..exceptions import (
@@ -30,12 +31,12 @@ from ..exceptions import (
     UnknownOperation,
 )
 from ..models import Message, TestEntity, TestRun
-from ..operations import copies, entities, passes, runs, scenarios, shadow
+from ..operations import copies, entities, passes, runs, scenarios, shadow, tokens
 from ..operations.addresses import require_reserved
 from ..operations.purge import purge
 from ..registry import WireOperation, get_registry, resolve
 from . import errors, openapi, serializers
-from .authentication import authenticate
+from .authentication import admit_stranger, authenticate
 from .entity_fields import describe, fields_serializer
 from .parsers import StrictJSONParser
 
@@ -117,12 +118,21 @@ class TestDataViewSet(ViewSet):
         self.format_kwarg = None
         request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request)
         cleaning = self.action in self.cleaning
-        self.caller = authenticate(request, cleaning=cleaning)
+        self.caller = self.identify(request)
         act_for(self.caller)
         if not cleaning:
             self.caller.require(operation=self.operation_name)
         if (token := request.META.get(passes.META)) is not None and not cleaning:
             passes.require(token, self.kwargs.get("testId", request.META.get("HTTP_X_TEST_ID")))
+
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        """Answers hold keys, links and passes: nothing on the way may keep one."""
+        return {**super().default_response_headers, "Cache-Control": "no-store"}
+
+    def identify(self, request: Request) -> Caller:
+        """Who asks; raises GateClosed, NotAuthenticated."""
+        return authenticate(request, cleaning=self.action in self.cleaning)
 
     def get_exception_handler(self) -> Any:
         return errors.handle
@@ -422,6 +432,26 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
     )
     def receipt(self, request: Request, testId: str) -> Response:
         return Response(purge.last_receipt(self.run_of_path(deleted=True)).body)
+
+
+class TokenViewSet(TestDataViewSet):
+    """A key for whoever shows a token of a trusted issuer."""
+
+    cleaning = frozenset({"exchange"})
+
+    def identify(self, request: Request) -> Caller:
+        return admit_stranger(request)
+
+    @openapi.describe(
+        "exchange_token",
+        request=serializers.TokenSerializer,
+        answers={201: serializers.KeySerializer},
+        summary="Exchange a CI job's own OIDC token for an access key of a few minutes",
+        description="A token is taken once. Which issuers and claims are trusted is the host's to say.",
+    )
+    def exchange(self, request: Request) -> Response:
+        verified = oidc.verify(self.body(serializers.TokenSerializer)["token"])
+        return Response(serializers.KeySerializer(tokens.exchange(verified)).data, status=201)
 
 
 class EntityTypeViewSet(TestDataViewSet):
