@@ -15,7 +15,8 @@ class StandingIndex(models.Index):
 
     Closing an entry then writes to no such index, which is most of the price of closing it. With `unique`, no
     two standing entries have the same values. Without partial indexes the column `tombstone` is added, which
-    is 0 for a standing entry and its own id for any other.
+    is 0 for a standing entry and its own id for any other. An entry that has nothing in the first column is
+    not in the index either: each entry has one of two typed keys, and writes to the index of that one.
     """
 
     def __init__(self, *, unique: bool = False, **kwargs: Any) -> None:
@@ -36,13 +37,17 @@ class StandingIndex(models.Index):
         editor: Any = schema_editor
         partial = editor.connection.features.supports_partial_indexes
         names = list(self.fields) if partial else [*self.fields, "tombstone"]
+        first: Any = model._meta.get_field(self.fields[0])
+        condition = f"{editor.quote_name('tombstone')} = 0"
+        if first.null:
+            condition += f" AND {editor.quote_name(first.column)} IS NOT NULL"
         sql = editor.sql_create_index
         statement: Statement = editor._create_index_sql(
             model,
             fields=[model._meta.get_field(name) for name in names],
             name=self.name,
             using=using,
-            condition=f"{editor.quote_name('tombstone')} = 0" if partial else None,
+            condition=condition if partial else None,
             sql=sql.replace("CREATE INDEX", "CREATE UNIQUE INDEX") if self.unique else sql,
             **kwargs,
         )

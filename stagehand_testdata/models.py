@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from django.db import models
-from django.db.models import F, OuterRef, Q, Value
+from django.db.models import ExpressionWrapper, F, OuterRef, Q, Value
 from django.db.models.functions import Cast, Concat, Now
+from django.db.models.lookups import Exact
 
 from .exceptions import NeedsDeep
 from .indexes import StandingIndex
@@ -268,9 +269,12 @@ class TestEntity(models.Model):
         verbose_name_plural = "test entities"
         constraints = [
             models.UniqueConstraint(fields=["run", "ordinal"], name="stagehand_entity_run_ordinal"),
+            # As short as it can be: PostgreSQL reads it anew for each statement that makes an entry.
             models.CheckConstraint(
-                condition=Q(state__in=("live", "quarantined"), tombstone=0)
-                | (Q(state__in=("removed", "gone")) & ~Q(tombstone=0)),
+                condition=Exact(
+                    ExpressionWrapper(Q(state__in=("live", "quarantined")), models.BooleanField()),
+                    ExpressionWrapper(Q(tombstone=0), models.BooleanField()),
+                ),
                 name="stagehand_entity_state_tombstone",
             ),
         ]

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .base import Database
 
 
 def database(alias: str) -> Database:
     """The strategy for the database behind `alias`."""
-    match connections[alias].vendor:
+    return database_of(connections[alias])
+
+
+def database_of(connection: BaseDatabaseWrapper) -> Database:
+    """The strategy for the database that the connection is to."""
+    return _strategy(connection.vendor)(connection)
+
+
+@cache
+def _strategy(vendor: str) -> type[Database]:
+    match vendor:
         case "postgresql":
             from .postgresql import PostgreSQL
 
-            return PostgreSQL(alias)
+            return PostgreSQL
         case "mysql":
             from .mysql import MySQL
 
-            return MySQL(alias)
+            return MySQL
         case "sqlite":
             from .sqlite import SQLite
 
-            return SQLite(alias)
-    return Database(alias)
+            return SQLite
+    return Database

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from django.apps import apps
-from django.db import OperationalError, connections, transaction
+from django.db import OperationalError, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import Aggregate, CharField, Model, QuerySet
 from django.db.models.sql import Query
@@ -37,7 +37,7 @@ class Sender(NamedTuple):
 
 
 class Database:
-    """One database by its alias."""
+    """The database that a connection is to."""
 
     #: What a SELECT ends with to lock its rows against writers but not against other readers of this kind.
     share_suffix: str | None = None
@@ -64,9 +64,9 @@ class Database:
     #: Whether the database itself can hide rows.
     can_hide_rows: ClassVar[bool] = False
 
-    def __init__(self, alias: str) -> None:
-        self.alias = alias
-        self.connection = connections[alias]
+    def __init__(self, connection: Any) -> None:
+        self.alias: str = connection.alias
+        self.connection = connection
 
     def read_shared(self, rows: QuerySet[M], *, skip_locked: bool = False) -> list[M]:
         """The rows, locked until the transaction ends against `read_exclusive`, not against one another.
@@ -114,6 +114,9 @@ class Database:
         refuses because of the run it refuses with `databases.guards.FENCE` or `CAPTURE`.
         """
         return execute(statement)
+
+    def let_go_of_run(self) -> None:
+        """From now on whatever this transaction makes in the name of a run asks anew whether it is open."""
 
     def prepare_for_many(self) -> None:
         """The rest of the transaction looks up thousands of rows by their index, and removes them.

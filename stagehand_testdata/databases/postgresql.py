@@ -20,6 +20,13 @@ The text may be long, and each look copies it, so nothing looks at it for each r
 before the statement raises the fence by a setting, which its rows ask for. The setting is the time of the
 statement that was sent: of that one and of what it does within the database, and of no other.
 
+PostgreSQL reads a trigger's condition anew from its text for every statement, at microseconds each. So there
+are few, they are short, and the one that each updated row asks is the same for the fence and for a purge.
+
+# Note [Who holds the run]
+The first statement that makes rows holds the run until its transaction ends, and says so in a setting of that
+transaction, which a savepoint takes back together with the lock. The statements after it need not ask again.
+
 # Note [Policies on PostgreSQL]
 Two policies to a table: one lets every row through, the other, a restrictive one, takes the hidden rows away
 again. Django drops a column with CASCADE, and with it a policy that names the column: a table whose only
@@ -55,7 +62,10 @@ from .guards import (
 )
 
 _DEADLOCK, _SERIALIZATION, _LOCK_NOT_AVAILABLE = "40P01", "40001", "55P03"
-_SETTING = "stagehand.purge"
+#: The run whose rows a purge removes; or, after an `@`, the time of a statement that raised the fence.
+_SETTING = "stagehand.awake"
+#: The run that this transaction holds. See Note [Who holds the run].
+_HELD_RUN = "stagehand.held"
 #: What a statement that is sent under a run begins with, by what is done about its rows.
 _CAPTURED, _FENCED, _PLAIN = "/*stagehand:capture", "/*stagehand:enter", "/*stagehand"
 #: What comes next where it must see every row.
@@ -64,7 +74,7 @@ _ALL_ROWS = "/*stagehand all rows*/ "
 _RUN_OF_STATEMENT = r"substring(current_query() from '^/\*stagehand(?::\w+)? run=(\d+)[ *]')::bigint"
 _FENCE_OF_STATEMENT = r"substring(current_query() from '^/\*stagehand:\w+ run=\d+ fence=(\w+)')"
 _SEEN, _SHOWN, _HIDDEN = "stagehand_seen_run", "stagehand_any_row", "stagehand_test_rows"
-_TRIGGERS = ("delete", "raise", "fence", "insert", "update", "key", "truncate")
+_TRIGGERS = ("delete", "raise", "fence", "insert", "key", "truncate")
 
 _FUNCTION = """\
 CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -72,34 +82,39 @@ CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURIT
   SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off
 AS $guard$
 DECLARE
-  run text := coalesce(current_setting('{setting}', true), '');
+  awake text := coalesce(current_setting('{setting}', true), '');
+  run text := CASE WHEN awake ^@ '@' THEN '' ELSE awake END;
+  now text := '@' || statement_timestamp()::text;
   closed bigint;
   asked bigint;
   test bigint;
-  fence text;
+  fence text := 'off';
 BEGIN
   IF TG_ARGV[0] = 'raise' THEN
-    PERFORM set_config('stagehand.fence', statement_timestamp()::text, true);
+    IF run = '' THEN
+      PERFORM set_config('{setting}', now, true);
+    END IF;
     RETURN NULL;
   END IF;
-  IF run = '' AND (TG_OP IN ('DELETE', 'TRUNCATE') OR TG_ARGV[0] = 'fence') THEN
+  IF run = '' AND (TG_OP IN ('DELETE', 'TRUNCATE') OR TG_ARGV[0] = 'fence' AND awake = now)
+    AND current_query() ^@ '{plain}:' THEN
     fence := coalesce({fence_of_statement}, 'off');
-    IF fence <> 'off' THEN
-      test := {run_of_statement};
-      IF TG_OP = 'DELETE' THEN
-        SELECT count(*) INTO asked FROM gone AS row_ WHERE test IS DISTINCT FROM (
-          SELECT entry.run_id FROM {ledger} AS entry WHERE {entry_of_row});
-      ELSIF TG_OP = 'TRUNCATE' THEN
-        asked := 1;
-      ELSE
-        SELECT count(*) INTO asked WHERE {fenced}OLD *<> NEW AND test IS DISTINCT FROM (
-          SELECT entry.run_id FROM {ledger} AS entry WHERE {entry_of_old});
-      END IF;
-      IF asked > 0 AND fence = 'block' THEN
-        RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {touched};
-      ELSIF asked > 0 THEN
-        RAISE WARNING USING MESSAGE = {touched}, TABLE = {table_literal};
-      END IF;
+  END IF;
+  IF fence <> 'off' THEN
+    test := {run_of_statement};
+    IF TG_OP = 'DELETE' THEN
+      SELECT count(*) INTO asked FROM gone AS row_ WHERE test IS DISTINCT FROM (
+        SELECT entry.run_id FROM {ledger} AS entry WHERE {entry_of_row});
+    ELSIF TG_OP = 'TRUNCATE' THEN
+      asked := 1;
+    ELSE
+      SELECT count(*) INTO asked WHERE {fenced}OLD *<> NEW AND test IS DISTINCT FROM (
+        SELECT entry.run_id FROM {ledger} AS entry WHERE {entry_of_old});
+    END IF;
+    IF asked > 0 AND fence = 'block' THEN
+      RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {touched};
+    ELSIF asked > 0 THEN
+      RAISE WARNING USING MESSAGE = {touched}, TABLE = {table_literal};
     END IF;
   END IF;
   IF TG_ARGV[0] = 'pointing' THEN
@@ -109,16 +124,17 @@ BEGIN
     END IF;
   ELSIF TG_OP = 'INSERT' THEN
     test := {run_of_statement};
-    PERFORM 1 FROM {runs} AS open WHERE open.id = test AND open.state = 'open' FOR SHARE;
-    IF NOT FOUND THEN
-      RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {run_has_ended};
+    IF test::text IS DISTINCT FROM current_setting('{held}', true) THEN
+      PERFORM 1 FROM {runs} AS open WHERE open.id = test AND open.state = 'open' FOR SHARE;
+      IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {run_has_ended};
+      END IF;
+      PERFORM set_config('{held}', test::text, true);
     END IF;
     INSERT INTO {ledger} (run_id, type, origin, state, reason, blocked_by, model, database, key_text,
         key_bigint, key_uuid, fingerprint, reference, tombstone, created_at)
       SELECT test, {type}, 'captured', 'live', '', '{{}}', {model}, {alias}, {key_text},
         {key_bigint}, {key_uuid}, '{{}}', '', 0, statement_timestamp() FROM made AS row_;{marking}
-  ELSIF TG_ARGV[0] = 'fence' THEN
-    NULL;
   ELSIF TG_OP = 'DELETE' THEN
     IF run <> '' THEN
       UPDATE {ledger} AS entry SET state = 'removed', {closing}
@@ -147,7 +163,7 @@ BEGIN
     END IF;
     UPDATE {ledger} AS entry SET state = 'gone', {closing}
       WHERE {entry_of_old};
-  ELSIF {changed}NOT EXISTS (
+  ELSIF run <> '' AND {changed}OLD *<> NEW AND NOT EXISTS (
     SELECT 1 FROM {ledger} AS entry WHERE {entry_of_old} AND entry.run_id = run::bigint
   ) THEN
     RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = 'stagehand guard: a row of ' || {table_literal}
@@ -156,6 +172,14 @@ BEGIN
   RETURN NULL;
 END
 $guard$"""
+
+# A trigger of an earlier release. It is looked for first: to drop one that is not there locks the table, too.
+_RETIRING = """\
+DO $do$ BEGIN
+  IF EXISTS (SELECT 1 FROM pg_trigger WHERE tgrelid = {table}::regclass AND tgname = '{name}') THEN
+    DROP TRIGGER {name} ON {on};
+  END IF;
+END $do$"""
 
 # The run whose rows the statement may see: none, one, or -1 for all.
 _SEEN_FUNCTION = r"""CREATE OR REPLACE FUNCTION {function}() RETURNS bigint
@@ -246,6 +270,9 @@ class PostgreSQL(Database):
             [count] = cursor.fetchone()
         return int(count)
 
+    def let_go_of_run(self) -> None:
+        self.execute("SELECT set_config(%s, '', true)", [_HELD_RUN])
+
     def prepare_for_many(self) -> None:
         # A few thousand keys against a large table look to the planner like a case for reading all of it.
         self.execute(
@@ -305,7 +332,7 @@ class PostgreSQL(Database):
         on = self._qualified(table.table)
         function = self._function(table.name)
         call = f"EXECUTE FUNCTION {function}"
-        when_awake = f"coalesce(current_setting('{_SETTING}', true), '') <> ''"
+        is_awake = f"current_setting('{_SETTING}', true) <> ''"
         keys = ", ".join(map(self._quote, table.pk))
         key_changed = " OR ".join(
             f"OLD.{column} IS DISTINCT FROM NEW.{column}" for column in map(self._quote, table.pk)
@@ -314,13 +341,10 @@ class PostgreSQL(Database):
             # Before the one that closes entries: PostgreSQL wakes them by their names.
             "raise": "BEFORE UPDATE ON {on} FOR EACH STATEMENT"
             f" WHEN (current_query() ^@ '{_PLAIN}:') {{call}}('raise')",
-            "fence": "AFTER UPDATE ON {on} FOR EACH ROW"
-            " WHEN (current_setting('stagehand.fence', true) = statement_timestamp()::text) {call}('fence')",
+            "fence": f"AFTER UPDATE ON {{on}} FOR EACH ROW WHEN ({is_awake}) {{call}}('fence')",
             "insert": "AFTER INSERT ON {on} REFERENCING NEW TABLE AS made FOR EACH STATEMENT"
             f" WHEN (current_query() ^@ '{_CAPTURED} ') {{call}}()",
             "delete": "AFTER DELETE ON {on} REFERENCING OLD TABLE AS gone FOR EACH STATEMENT {call}()",
-            # The binary image of the row: some types (json) know no equality.
-            "update": f"AFTER UPDATE ON {{on}} FOR EACH ROW WHEN ({when_awake} AND OLD *<> NEW) {{call}}()",
             "key": f"AFTER UPDATE OF {keys} ON {{on}} FOR EACH ROW WHEN ({key_changed}) {{call}}('key')",
             "truncate": "AFTER TRUNCATE ON {on} FOR EACH STATEMENT {call}()",
         }
@@ -329,7 +353,11 @@ class PostgreSQL(Database):
             triggers["pointing"] = (
                 f"AFTER INSERT OR UPDATE OF {held} ON {{on}} FOR EACH ROW {{call}}('pointing')"
             )
-        statements = [self._function_sql(table), f"REVOKE ALL ON FUNCTION {function}() FROM PUBLIC"]
+        statements = [
+            self._function_sql(table),
+            f"REVOKE ALL ON FUNCTION {function}() FROM PUBLIC",
+            _RETIRING.format(table=literal(on), name=f"{PREFIX}update", on=on),
+        ]
         for suffix, definition in triggers.items():
             name = f"{PREFIX}{suffix}"
             created = definition.format(on=on, call=call)
@@ -341,6 +369,7 @@ class PostgreSQL(Database):
         return _FUNCTION.format(
             function=self._function(table.name),
             setting=_SETTING,
+            held=_HELD_RUN,
             plain=_PLAIN,
             ledger=self._qualified(LEDGER),
             closing=_CLOSING,

@@ -25,8 +25,8 @@ from django.db.backends.signals import connection_created
 
 from ..conf import settings
 from ..context import current_run
-from ..databases import database
-from ..databases.base import Sender, tell_touched
+from ..databases import database_of
+from ..databases.base import Database, Sender, tell_touched
 from ..databases.guards import CAPTURE, FENCE
 from ..exceptions import RunClosed, TestDataError, TestRunTouchedRealRow
 
@@ -80,7 +80,7 @@ def name_statements() -> None:
 def _watch(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     wrappers = connection.execute_wrappers
     if not isinstance(wrappers, _WrappersAndNames):
-        connection.execute_wrappers = _WrappersAndNames(wrappers)
+        connection.execute_wrappers = _WrappersAndNames(wrappers, database_of(connection))
         if connection.vendor == "postgresql":
             for maker in ("make_cursor", "make_debug_cursor"):
                 setattr(connection, maker, _copying_in_its_name(getattr(connection, maker)))
@@ -93,22 +93,25 @@ def _watch(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
 class _WrappersAndNames(list[Any]):
     """See Note [Nearest to the database]."""
 
+    def __init__(self, wrappers: list[Any], engine: Database) -> None:
+        super().__init__(wrappers)
+        self._engine = engine
+
     def __reversed__(self) -> Iterator[Any]:
-        yield _in_its_name
+        yield self._in_its_name
         yield from super().__reversed__()
 
+    def _in_its_name(
+        self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]
+    ) -> Any:
+        if current_run() is None and not _all_rows.get():
+            return execute(sql, params, many, context)
+        return _send(
+            self._engine, context["cursor"], sql, lambda named: execute(named, params, many, context)
+        )
 
-def _in_its_name(
-    execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]
-) -> Any:
-    if current_run() is None and not _all_rows.get():
-        return execute(sql, params, many, context)
-    cursor = context["cursor"]
-    return _send(cursor, sql, lambda named: execute(named, params, many, context))
 
-
-def _send(cursor: Any, statement: Any, execute: Callable[[Any], Any]) -> Any:
-    engine = database(cursor.db.alias)
+def _send(engine: Database, cursor: Any, statement: Any, execute: Callable[[Any], Any]) -> Any:
     try:
         return engine.send(Sender(current_run(), _fence(), _all_rows.get()), statement, execute, cursor)
     except DatabaseError as error:
@@ -120,7 +123,8 @@ def _send(cursor: Any, statement: Any, execute: Callable[[Any], Any]) -> Any:
 
 def _fence() -> str:
     """FENCE; what is none of its values (`stagehand.E031`) is taken for the strictest."""
-    return settings.FENCE if settings.FENCE in FENCES else "block"
+    fence = settings.FENCE
+    return fence if fence in FENCES else "block"
 
 
 def _refusal(said: str) -> TestDataError | None:
@@ -160,6 +164,6 @@ def _copying_in_its_name(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _copying(cursor: Any, method: Callable[..., Any]) -> Callable[..., Any]:
     def copying(statement: Any, *args: Any, **kwargs: Any) -> Any:
-        return _send(cursor, statement, lambda named: method(named, *args, **kwargs))
+        return _send(database_of(cursor.db), cursor, statement, lambda named: method(named, *args, **kwargs))
 
     return copying

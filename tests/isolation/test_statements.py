@@ -205,6 +205,25 @@ class TestWhatTheProductWrites:
             after = Label.objects.create(text="after")
         assert entered() == [("host.label", str(each.pk)) for each in (kept, after)]
 
+    def test_holds_the_run_anew_once_its_savepoint_is_gone(self, run: CurrentRun) -> None:
+        with use_run(run), transaction.atomic():
+            with pytest.raises(ZeroDivisionError), transaction.atomic():
+                Label.objects.create(text="lost")
+                raise ZeroDivisionError
+            TestRun.objects.update(state=TestRun.State.CLOSING)
+            with pytest.raises(RunClosed):
+                Label.objects.create(text="late")
+            transaction.set_rollback(True)
+
+    def test_is_refused_after_a_purge_in_the_same_transaction(self, run: CurrentRun) -> None:
+        with transaction.atomic():
+            with use_run(run):
+                Label.objects.create(text="in time")
+            purge_run(runs.find(TEST_ID, ""))
+            with use_run(run), pytest.raises(RunClosed), transaction.atomic():
+                Label.objects.create(text="late")
+        assert not Label.objects.exists()
+
     def test_of_an_upsert_is_only_what_was_not_there(self, run: CurrentRun) -> None:
         Label.objects.create(text="real")
         labels = [Label(text="real"), Label(text="new")]
@@ -336,6 +355,8 @@ class TestTwoAtOnce:
         closer.join(10)
         assert entered() == label_keys("in time")
         assert TestRun.objects.get().state == TestRun.State.CLOSING
+        with use_run(run), pytest.raises(RunClosed):
+            Label.objects.create(text="late")
 
 
 class TestTheFence:
@@ -376,6 +397,15 @@ class TestTheFence:
             own = Person.objects.create(name="own")
             crossing(own)
         assert not Person.objects.filter(name="own").exists()
+
+    def test_is_down_again_for_whatever_else_the_transaction_does(self, run: CurrentRun) -> None:
+        real = Person.objects.create(name="real")
+        with transaction.atomic():
+            with use_run(run):
+                own = Person.objects.create(name="own")
+                Person.objects.filter(pk=own.pk).update(name="changed")
+            Person.objects.filter(pk=real.pk).update(name="changed")
+        assert set(Person.objects.values_list("name", flat=True)) == {"changed"}
 
     @pytest.mark.parametrize("crossing", CROSSINGS)
     def test_reports_where_it_is_told_to(

@@ -39,7 +39,7 @@ pytestmark = changes_tables
 TABLE = "host_person"
 NAME = guard_name(TABLE)
 NEVER = (
-    f"CREATE TRIGGER {PREFIX}update AFTER UPDATE ON {TABLE} FOR EACH ROW WHEN (false)"
+    f"CREATE TRIGGER {PREFIX}fence AFTER UPDATE ON {TABLE} FOR EACH ROW WHEN (false)"
     f" EXECUTE FUNCTION {NAME}()"
 )
 
@@ -189,7 +189,7 @@ class TestInstalling:
         assert guards.install(ALIAS) == []
         assert list(Guard.objects.values()) == before
 
-    @pytest.mark.parametrize("suffix", ["delete", "update"])
+    @pytest.mark.parametrize("suffix", ["delete", "fence" if connection.vendor == "postgresql" else "update"])
     def test_again_puts_up_what_is_missing_and_takes_note_of_when(self, suffix: str) -> None:
         before = dict(Guard.objects.values_list("table", "installed_at"))
         put_off(suffix)
@@ -235,14 +235,22 @@ class TestInstalling:
             f"ALTER TABLE {TABLE} ENABLE TRIGGER {PREFIX}delete",
             f"ALTER FUNCTION {NAME}() SECURITY INVOKER",
             f"ALTER FUNCTION {NAME}() RESET enable_seqscan",
-            f"DROP TRIGGER {PREFIX}update ON {TABLE}; {NEVER}",
+            f"DROP TRIGGER {PREFIX}fence ON {TABLE}; {NEVER}",
         ],
     )
     def test_again_notices_the_least_change(self, change: str) -> None:
         sql(change)
         if "CREATE TRIGGER" in change:
-            sql(f"ALTER TABLE {TABLE} ENABLE ALWAYS TRIGGER {PREFIX}update")
+            sql(f"ALTER TABLE {TABLE} ENABLE ALWAYS TRIGGER {PREFIX}fence")
         assert status_of().state is State.CHANGED
+
+    @on_postgresql
+    def test_takes_down_what_an_earlier_release_had(self) -> None:
+        sql(f"CREATE TRIGGER {PREFIX}update AFTER UPDATE ON {TABLE} FOR EACH ROW EXECUTE FUNCTION {NAME}()")
+        assert guards.install(ALIAS) == [guards.Change(TABLE, "was changed: renewed")]
+        named = sql("SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass", [TABLE])
+        assert f"{PREFIX}fence" in {name for (name,) in named}
+        assert f"{PREFIX}update" not in {name for (name,) in named}
 
     @on_postgresql
     def test_is_told_the_same_by_whatever_search_path(self) -> None:

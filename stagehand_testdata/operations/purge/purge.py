@@ -15,6 +15,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from ...conf import settings
+from ...databases import database
 from ...exceptions import NotFound, PlanChanged, PurgeHalted
 from ...isolation.statements import seeing_all_rows
 from ...models import Message, Receipt, TestEntity, TestRun
@@ -231,6 +232,7 @@ def _close(run: TestRun, *, only_expired: bool = False, wait: bool = True) -> bo
             return None
         if locked.state == TestRun.State.OPEN:
             _update(run, state=TestRun.State.CLOSING, closing_at=Now())
+            database(runs.ledger_alias()).let_go_of_run()
             locked.state = TestRun.State.CLOSING
         run.state = locked.state
     return bool(locked.state == TestRun.State.CLOSING)
