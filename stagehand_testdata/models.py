@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from django.db import models
-from django.db.models import ExpressionWrapper, F, OuterRef, Q, Value
+from django.db.models import F, OuterRef, Q, Value
 from django.db.models.functions import Cast, Concat, Now
-from django.db.models.lookups import Exact
 
+from .constraints import StateAgrees
 from .exceptions import NeedsDeep
 from .indexes import StandingIndex
 from .seeding import SEED_LIMIT
@@ -269,12 +269,8 @@ class TestEntity(models.Model):
         verbose_name_plural = "test entities"
         constraints = [
             models.UniqueConstraint(fields=["run", "ordinal"], name="stagehand_entity_run_ordinal"),
-            # As short as it can be: PostgreSQL reads it anew for each statement that makes an entry.
             models.CheckConstraint(
-                condition=Exact(
-                    ExpressionWrapper(Q(state__in=("live", "quarantined")), models.BooleanField()),
-                    ExpressionWrapper(Q(tombstone=0), models.BooleanField()),
-                ),
+                condition=StateAgrees("state", "tombstone"),
                 name="stagehand_entity_state_tombstone",
             ),
         ]
