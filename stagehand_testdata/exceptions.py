@@ -26,9 +26,11 @@ Which HTTP status a code becomes is said in one place, `api/errors.py`.
     ├── TooOld                  test_too_old
     ├── Conflict                conflict
     │   ├── RunClosed           run_closed
+    │   ├── QuotaExceeded       quota_exceeded
     │   ├── TestRunTouchedRealRow   real_row_touched
     │   ├── PurgeHalted         confirmation_needed
     │   └── PlanChanged         plan_changed
+    ├── StatementTimeout        statement_timeout
     ├── OutboundRefused         outbound_refused
     ├── FactoryFailed           factory_failed
     │   ├── UntrackedWrite      untracked_write
@@ -188,6 +190,12 @@ class RunClosed(Conflict):
     code = "run_closed"
 
 
+class QuotaExceeded(Conflict):
+    """There are as many test rows or open runs as there may be; nothing was made."""
+
+    code = "quota_exceeded"
+
+
 class TestRunTouchedRealRow(Conflict):
     """A test run would have changed or deleted a row that is not its own; nothing was changed."""
 
@@ -205,6 +213,12 @@ class PlanChanged(Conflict):
     """The plan is not the one that was confirmed; nothing was removed."""
 
     code = "plan_changed"
+
+
+class StatementTimeout(TestDataError):
+    """The database took too long over one statement (STATEMENT_TIMEOUT_SECONDS); nothing was done."""
+
+    code = "statement_timeout"
 
 
 class OutboundRefused(TestDataError):

@@ -437,10 +437,10 @@ class AccessKey(models.Model):
         null=True, blank=True, help_text="How long its runs may live, in minutes."
     )
     max_live_rows = models.PositiveIntegerField(
-        null=True, blank=True, help_text="How many rows its runs may have at a time."
+        null=True, blank=True, default=10_000, help_text="How many rows its runs may have at a time."
     )
     max_open_runs = models.PositiveIntegerField(
-        null=True, blank=True, help_text="How many runs it may have open at a time."
+        null=True, blank=True, default=100, help_text="How many runs it may have open at a time."
     )
 
     class Meta:
@@ -472,6 +472,15 @@ class SpentToken(models.Model):
 
     def __str__(self) -> str:
         return self.digest
+
+
+class QuotaLock(models.Model):
+    """A row to lock while a quota is counted. See Note [How a quota holds] in `access.quotas`."""
+
+    name = models.CharField(max_length=160, primary_key=True)
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Message(models.Model):

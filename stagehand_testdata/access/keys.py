@@ -23,7 +23,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from django.conf import settings as django_settings
-from django.db import router
+from django.db import router, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils.crypto import constant_time_compare, salted_hmac
@@ -31,6 +31,7 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 from ..exceptions import InvalidInput, NotAuthenticated, NotFound
 from ..models import AccessKey, TestRun
 from ..registry import get_registry
+from . import quotas
 from .callers import Caller, known_operations
 
 PREFIX = "tdk"
@@ -114,7 +115,9 @@ def create(
         networks=[_network(each) for each in networks],
         **{field: _limit(field, number) for field, number in limits.items()},
     )
-    key.save(using=_alias(), force_insert=True)
+    with transaction.atomic(using=_alias()):
+        key.save(using=_alias(), force_insert=True)
+        quotas.prepare(key.owner)
     key.refresh_from_db()
     return Made(key, str(token))
 

@@ -8,6 +8,7 @@ from ..access import gate, keys
 from ..access.callers import Caller
 from ..conf import settings
 from ..exceptions import GateClosed, NotAuthenticated
+from .throttling import refuse_too_many
 
 _SCHEME = "bearer"
 
@@ -25,14 +26,18 @@ def admit_stranger(request: Request) -> Caller:
 def authenticate(request: Request, *, cleaning: bool) -> Caller:
     """The caller for whom the request is done; one without a key where the host asks for none.
 
-    A closed gate never stops the clean-up of whoever can show a key. Raises GateClosed, NotAuthenticated.
+    A closed gate never stops the clean-up of whoever can show a key. Raises GateClosed, NotAuthenticated,
+    and Throttled where keys are needed: where they are not, the host has an own door, and one address.
     """
     if not gate.is_open() and not (cleaning and settings.REQUIRE_ACCESS_KEY):
         raise GateClosed
     address = request.META.get("REMOTE_ADDR") or ""
     if not settings.REQUIRE_ACCESS_KEY:
         return Caller(address=address)
+    refuse_too_many(settings.RATE_PER_ADDRESS, "address", address)
     scheme, _, text = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() != _SCHEME:
         raise NotAuthenticated
-    return keys.verify(text, address)
+    caller = keys.verify(text, address)
+    refuse_too_many(settings.RATE_PER_KEY, "key", caller.key_id)
+    return caller

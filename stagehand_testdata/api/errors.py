@@ -30,6 +30,7 @@ STATUS: dict[type[ours.TestDataError], int] = {
     ours.NotFound: 404,
     ours.TooOld: 400,
     ours.Conflict: 409,
+    ours.StatementTimeout: 503,
     ours.OutboundRefused: 409,
     ours.ExternalFailed: 502,
     ours.GuardsDisabled: 503,

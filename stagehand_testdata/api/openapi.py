@@ -46,9 +46,10 @@ _ERRORS = {
     401: "An access key is needed.",
     403: "The gate is closed, or the key may not do that.",
     404: "No such run, row or name.",
-    409: "The run is closed, a value is taken, or something would have left the run.",
+    409: "The run is closed, a value is taken, a quota is full, or something would have left the run.",
     413: "The body is larger than the host takes.",
-    503: "The database is unavailable; nothing was done.",
+    429: "Too many requests; `Retry-After` says when to come back.",
+    503: "The database is unavailable, or too slow; nothing was done.",
 }
 
 
@@ -154,7 +155,7 @@ def describe(
     """What the schema says of one action; nothing where there is no schema."""
     if not HAVE_SPECTACULAR:
         return lambda action: action
-    anywhere = (503,) if request is None else (413, 503)
+    anywhere = (429, 503) if request is None else (413, 429, 503)
     responses = {
         status: OpenApiResponse(ErrorSerializer, description=_ERRORS[status])
         for status in (*errors, *anywhere)

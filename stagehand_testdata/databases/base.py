@@ -227,6 +227,18 @@ class Database:
         """Within the block a lock is waited for long enough to outlast a short statement, not to deadlock."""
         yield
 
+    @contextmanager
+    def limiting_statements(self, seconds: float) -> Iterator[None]:
+        """Within the block no statement takes longer, where the database can see to it.
+
+        Belongs into a transaction, and may last until that ends.
+        """
+        yield
+
+    def is_statement_timeout(self, error: OperationalError) -> bool:
+        """Whether a statement took longer than `limiting_statements` lets it."""
+        return False
+
     def is_lock_timeout(self, error: OperationalError) -> bool:
         """Whether a lock could not be had in time."""
         return False

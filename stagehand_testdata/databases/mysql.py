@@ -33,6 +33,7 @@ from .guards import (
 )
 
 _DEADLOCK, _LOCK_WAIT_TIMEOUT = 1213, 1205
+_TIMEOUTS = (1969, 3024)
 _VARIABLE = "@stagehand_purge"
 #: A statement's run, whether what it inserts is that run's, FENCE, the first entry of what it inserted, and
 #: the tables of which it touched rows that are not the run's.
@@ -125,7 +126,21 @@ class MySQL(Database):
             yield
 
     @contextmanager
-    def _set_for_session(self, name: str, value: int | None) -> Iterator[None]:
+    def limiting_statements(self, seconds: float) -> Iterator[None]:
+        # MySQL can limit a SELECT alone, and counts in milliseconds.
+        connection: Any = self.connection
+        if connection.mysql_is_mariadb:
+            setting = self._set_for_session("max_statement_time", seconds)
+        else:
+            setting = self._set_for_session("max_execution_time", max(round(seconds * 1000), 1))
+        with setting:
+            yield
+
+    def is_statement_timeout(self, error: OperationalError) -> bool:
+        return _number(error) in _TIMEOUTS
+
+    @contextmanager
+    def _set_for_session(self, name: str, value: float | None) -> Iterator[None]:
         before = self._say(name, value)
         try:
             yield
@@ -137,12 +152,12 @@ class MySQL(Database):
                 with suppress(DatabaseError):
                     self.connection.close()
 
-    def _say(self, name: str, value: int | None) -> int | None:
+    def _say(self, name: str, value: Any) -> Any:
         """Returns the value before."""
         variable = name if name.startswith("@") else f"@@session.{name}"
         [before] = self._by_the_driver(f"SELECT {variable}")
-        self._by_the_driver(f"SET {variable} = {'NULL' if value is None else int(value)}")
-        return None if before is None else int(before)
+        self._by_the_driver(f"SET {variable} = {'NULL' if value is None else value}")
+        return int(before) if isinstance(before, str | bytes) else before
 
     def is_lock_timeout(self, error: OperationalError) -> bool:
         return _number(error) == _LOCK_WAIT_TIMEOUT

@@ -66,6 +66,7 @@ _DEADLOCK, _SERIALIZATION, _LOCK_NOT_AVAILABLE = "40P01", "40001", "55P03"
 _SETTING = "stagehand.awake"
 #: The run that this transaction holds. See Note [Who holds the run].
 _HELD_RUN = "stagehand.held"
+_QUERY_CANCELED = "57014"
 #: What a statement that is sent under a run begins with, by what is done about its rows.
 _CAPTURED, _FENCED, _PLAIN = "/*stagehand:capture", "/*stagehand:enter", "/*stagehand"
 #: What comes next where it must see every row.
@@ -309,6 +310,14 @@ class PostgreSQL(Database):
     def hardly_waiting(self) -> Iterator[None]:
         with self._set_locally("lock_timeout", "50ms"):
             yield
+
+    @contextmanager
+    def limiting_statements(self, seconds: float) -> Iterator[None]:
+        self.execute(f"SET LOCAL statement_timeout = {max(round(seconds * 1000), 1)}")
+        yield
+
+    def is_statement_timeout(self, error: OperationalError) -> bool:
+        return _state(error) == _QUERY_CANCELED
 
     @contextmanager
     def _set_locally(self, name: str, value: str) -> Iterator[None]:

@@ -120,6 +120,7 @@ class _Copying:
     def copy(self, rules: Rules, row: models.Model) -> models.Model:
         model = rules.model
         current_caller().require(entity_types=[type_name_of(model)])
+        self.call.require_room(1)
         try:
             privileges.refuse_privileged(row)
         except PrivilegedAccount as error:

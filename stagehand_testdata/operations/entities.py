@@ -17,7 +17,7 @@ from django.db import Error as DatabaseFault
 from django.db.models import Exists
 from django.utils.duration import duration_string
 
-from ..access import privileges
+from ..access import privileges, quotas
 from ..access.callers import current_caller
 from ..conf import settings
 from ..context import CurrentRun
@@ -84,6 +84,7 @@ class Creation:
         #: The tables that it has written to, once it is done.
         self.tables: list[str] = []
         self._values: Any = None
+        self._room = quotas.room(run)
 
     @property
     def test_id(self) -> str:
@@ -95,6 +96,11 @@ class Creation:
         last: int = self.run.last_ordinal  # type: ignore[attr-defined]
         return last + len(self.made) + 1
 
+    def require_room(self, count: int) -> None:
+        """Raise QuotaExceeded where the call may not make so many rows more: ask before the first of many."""
+        if self._room is not None:
+            self._room.require(len(self.made) + count)
+
     def name(self, given: str) -> str:
         """The name with the test prefix, which it gets where it lacks it."""
         prefix = settings.TEST_ID_PREFIX
@@ -103,9 +109,10 @@ class Creation:
     def create(self, type_name: str, /, **fields: Any) -> Any:
         """One row by the factory of that entity type, with these of its parameters; the instance.
 
-        Raises NotAllowed, UnknownEntityType, FactoryFailed, Conflict, InvalidInput.
+        Raises NotAllowed, QuotaExceeded, UnknownEntityType, FactoryFailed, Conflict, InvalidInput.
         """
         current_caller().require(entity_types=[type_name])
+        self.require_room(1)
         entity_type = entity_type_named(type_name)
         factory_class = entity_type.load_factory()
         from . import factories  # after the line that says what is missing where factory_boy is
@@ -209,7 +216,11 @@ def attempting(once: Callable[[Attempt], R]) -> R:
         last = number == _ATTEMPTS - 1
         attempt = replace(attempt, files=[])
         try:
-            with externals.discarding_on_failure(attempt.files), transaction.atomic(using=alias):
+            with (
+                externals.discarding_on_failure(attempt.files),
+                transaction.atomic(using=alias),
+                runs.in_limited_time(),
+            ):
                 return once(attempt)
         except IntegrityError as error:
             if last or attempt.collisions == _COLLISIONS:
@@ -298,14 +309,14 @@ class _Entering:
         for entity_type, instance in self._call.made:
             if _identity(instance) not in written:
                 _refuse_found(self._run, entity_type, instance)
-        self._enter(
-            fresh, externals.entries(self._run, self._call.outside, self._recorder.files, after=self._last)
-        )
+        things = externals.entries(self._run, self._call.outside, self._recorder.files, after=self._last)
+        self._enter(fresh, things)
         for _, entry in early:
             name = requested.get(_place(entry))
             if name and entry.origin != TestEntity.Origin.REQUESTED:
                 known = TestEntity.objects.using(self._alias).filter(pk=entry.pk)
                 known.update(type=name, origin=TestEntity.Origin.REQUESTED)
+        quotas.settle_rows(self._last + len(things))
 
     def _fresh(self, requested: Mapping[tuple[str, str], str]) -> list[TestEntity]:
         """Entries for the rows that have none. A row that was removed and made anew counts once."""
@@ -496,6 +507,7 @@ def create_entities(
         column: Any = settable.get(name)
         if column is not None and column.is_relation and value is not None:
             values[name] = call.find_row(column.related_model, value, name, reference=True)
+    call.require_room(count)
     made = []
     for _ in range(count):
         for name, value in fields.items():

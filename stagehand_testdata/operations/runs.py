@@ -12,18 +12,20 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from django.db import router, transaction
+from django.db import OperationalError, router, transaction
 from django.db.models import F, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Greatest, Least, Now
 
 from .. import seeding
+from ..access import quotas
 from ..access.callers import current_caller
 from ..conf import settings
 from ..databases import database
-from ..exceptions import Conflict, NotFound, RunClosed, TooOld
+from ..exceptions import Conflict, NotFound, RunClosed, StatementTimeout, TooOld
 from ..models import TestEntity, TestRun
 
 DEFAULT_MINUTES = 60
@@ -51,6 +53,24 @@ def default_minutes(scope: str) -> int:
     return cap if scope == TestRun.Scope.PERSISTENT_ENVIRONMENT else min(DEFAULT_MINUTES, cap)
 
 
+@contextmanager
+def in_limited_time() -> Iterator[None]:
+    """Within the block, and within a transaction, no statement may take STATEMENT_TIMEOUT_SECONDS.
+
+    Raises StatementTimeout. A purge is not under it: it goes batch by batch, and is not to be stopped.
+    """
+    seconds = settings.STATEMENT_TIMEOUT_SECONDS
+    engine = database(ledger_alias())
+    with engine.limiting_statements(seconds) if seconds else nullcontext():
+        try:
+            yield
+        except OperationalError as error:
+            if seconds and engine.is_statement_timeout(error):
+                raise StatementTimeout from error
+            raise
+
+
+@in_limited_time()
 def open_or_join(
     test_id: str,
     *,
@@ -89,6 +109,7 @@ def open_or_join(
     return _write(run, changes)
 
 
+@in_limited_time()
 def renew(run: TestRun, *, max_age_minutes: float | None = None, label: str | None = None) -> TestRun:
     """Give the run that many minutes from now, within its cap; without a number only the label changes.
 
@@ -114,6 +135,7 @@ def hold(
     Raises RunClosed, TooOld.
     """
     _require_transaction()
+    annotations = {**(annotations or {}), **quotas.counts()}
     run = _locked(test_id, owner, exclusive=exclusive, annotations=annotations)
     if run is None:
         _open(test_id, owner=owner, scope=TestRun.Scope.EPHEMERAL, max_age_minutes=None)
@@ -241,7 +263,7 @@ def _open(
     seed: int | None = None,
     **texts: str,
 ) -> None:
-    """Insert the run unless somebody has just done so; raises NotAllowed."""
+    """Insert the run unless somebody has just done so; raises NotAllowed, QuotaExceeded."""
     caller = current_caller()
     caller.require(scope=scope)
     cap = min(cap_minutes(scope), caller.max_minutes or math.inf)
@@ -257,6 +279,7 @@ def _open(
         **texts,
     )
     TestRun.objects.using(ledger_alias()).bulk_create([run], ignore_conflicts=True)
+    quotas.settle_runs()
 
 
 def _end_after(run: TestRun, max_age_minutes: float | None) -> Any:

@@ -66,6 +66,7 @@ def batch_order(wanted: Mapping[str, Any]) -> list[tuple[EntityType, int | None]
 
 def run_batch(call: Creation, order: list[tuple[EntityType, int | None]]) -> dict[str, Any]:
     """The answer of `POST batch`: every row that was asked for, by entity type."""
+    call.require_room(sum(1 if count is None else count for _, count in order))
     for entity_type, count in order:
         if entity_type.make_many is not None:
             resolve(entity_type.make_many)(call, count)

@@ -18,7 +18,7 @@ from django.core.exceptions import ValidationError
 from django.db import OperationalError, models, transaction
 from django.db.models.expressions import DatabaseDefault, Value
 
-from ..access import privileges
+from ..access import privileges, quotas
 from ..conf import settings
 from ..context import CurrentRun, use_run
 from ..databases import database
@@ -98,7 +98,8 @@ def _perform_shadow(
             call = ShadowCreation(run, book, attempt, watch)
             with use_run(CurrentRun(run.pk, run.test_id)), without_commit_hooks(), watch.host_runs():
                 result = entities.guarded(work, call, data)
-            TestEntity.objects.using(runs.ledger_alias()).bulk_create(call.entries())
+            entries = TestEntity.objects.using(runs.ledger_alias()).bulk_create(call.entries())
+            quotas.settle_rows(run.last_ordinal + len(entries))  # type: ignore[attr-defined]
         return result
 
     return entities.attempting(once)
