@@ -34,7 +34,7 @@ class _Rate(SimpleRateThrottle):
 def is_rate(text: Any) -> bool:
     """Whether it is a rate; empty is one that refuses nobody."""
     if text == "" or not isinstance(text, str):
-        return text == ""
+        return bool(text == "")
     try:
         requests, _ = _Rate(text, "", "").parse_rate(text)
     except (ValueError, KeyError, IndexError, AttributeError):

@@ -54,6 +54,12 @@ def test_an_address_that_guesses_keys_is_stopped_before_the_key_is_looked_at(wir
     assert wire.get("runs", **key()).status_code == 200
 
 
+def test_an_address_that_offers_tokens_is_counted_too(wire: Wire) -> None:
+    answers = [wire.post("tokens", {"token": "nonsense"}).status_code for _ in range(6)]
+    assert answers[5] == 429
+    assert 429 not in answers[:5]
+
+
 def test_it_is_time_that_lets_them_in_again(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, now = key(), 1_000_000.0
     monkeypatch.setattr(throttling._Rate, "timer", lambda self: now)
