@@ -21,7 +21,7 @@ class StateAgrees(Func):
     arity = 2
     output_field = BooleanField()
 
-    def as_sql(self, compiler: SQLCompiler, connection: Any, **extra: Any) -> Any:
+    def as_sql(self, compiler: SQLCompiler, connection: Any, **extra: Any) -> Any:  # type: ignore[override]
         state, tombstone = self._columns(compiler)
         return f"CASE WHEN {tombstone} = 0 THEN {state} IN {_STANDING} ELSE {state} IN {_ENDED} END", []
 

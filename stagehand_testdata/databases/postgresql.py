@@ -71,9 +71,9 @@ _QUERY_CANCELED = "57014"
 _CAPTURED, _FENCED, _PLAIN = "/*stagehand:capture", "/*stagehand:enter", "/*stagehand"
 #: What comes next where it must see every row.
 _ALL_ROWS = "/*stagehand all rows*/ "
-#: Where that says which run it is, for a function that is told by whom it is called.
-_RUN_OF_STATEMENT = r"substring(current_query() from '^/\*stagehand(?::\w+)? run=(\d+)[ *]')::bigint"
-_FENCE_OF_STATEMENT = r"substring(current_query() from '^/\*stagehand:\w+ run=\d+ fence=(\w+)')"
+#: What it says there, for a function that is called only where it is there; and of that, which run it is.
+_TAG = "split_part(left(current_query(), 100), '*/', 1)"
+_RUN_OF_TAG = "split_part(split_part(sent, 'run=', 2), ' ', 1)::bigint"
 _SEEN, _SHOWN, _HIDDEN = "stagehand_seen_run", "stagehand_any_row", "stagehand_test_rows"
 _TRIGGERS = ("delete", "raise", "fence", "insert", "key", "truncate")
 
@@ -83,26 +83,45 @@ CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURIT
   SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off
 AS $guard$
 DECLARE
-  awake text := coalesce(current_setting('{setting}', true), '');
-  run text := CASE WHEN awake ^@ '@' THEN '' ELSE awake END;
-  now text := '@' || statement_timestamp()::text;
+  awake text;
+  run text;
+  sent text;
   closed bigint;
   asked bigint;
   test bigint;
   fence text := 'off';
 BEGIN
+  IF TG_OP = 'INSERT' AND TG_NARGS = 0 THEN
+    sent := {tag};
+    test := {run_of_tag};
+    IF test::text IS DISTINCT FROM current_setting('{held}', true) THEN
+      PERFORM 1 FROM {runs} AS open WHERE open.id = test AND open.state = 'open' FOR SHARE;
+      IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {run_has_ended};
+      END IF;
+      PERFORM set_config('{held}', test::text, true);
+    END IF;
+    INSERT INTO {ledger} (run_id, type, origin, state, reason, blocked_by, model, database, key_text,
+        key_bigint, key_uuid, fingerprint, reference, tombstone, created_at)
+      SELECT test, {type}, 'captured', 'live', '', '{{}}', {model}, {alias}, {key_text},
+        {key_bigint}, {key_uuid}, '{{}}', '', 0, statement_timestamp() FROM made AS row_;{marking}
+    RETURN NULL;
+  END IF;
+  awake := coalesce(current_setting('{setting}', true), '');
+  run := CASE WHEN awake ^@ '@' THEN '' ELSE awake END;
   IF TG_ARGV[0] = 'raise' THEN
     IF run = '' THEN
-      PERFORM set_config('{setting}', now, true);
+      PERFORM set_config('{setting}', '@' || statement_timestamp(), true);
     END IF;
     RETURN NULL;
   END IF;
-  IF run = '' AND (TG_OP IN ('DELETE', 'TRUNCATE') OR TG_ARGV[0] = 'fence' AND awake = now)
-    AND current_query() ^@ '{plain}:' THEN
-    fence := coalesce({fence_of_statement}, 'off');
+  IF run = '' AND (TG_OP IN ('DELETE', 'TRUNCATE') OR awake = '@' || statement_timestamp())
+    AND TG_ARGV[0] IS DISTINCT FROM 'key' AND current_query() ^@ '{plain}:' THEN
+    sent := {tag};
+    test := {run_of_tag};
+    fence := split_part(sent, 'fence=', 2);
   END IF;
   IF fence <> 'off' THEN
-    test := {run_of_statement};
     IF TG_OP = 'DELETE' THEN
       SELECT count(*) INTO asked FROM gone AS row_ WHERE test IS DISTINCT FROM (
         SELECT entry.run_id FROM {ledger} AS entry WHERE {entry_of_row});
@@ -123,19 +142,6 @@ BEGIN
       AND NOT EXISTS (SELECT 1 FROM {ledger} AS entry WHERE {entry_of_new}) THEN
       RAISE {level} USING {errcode}MESSAGE = {pointed}, TABLE = {table_literal};
     END IF;
-  ELSIF TG_OP = 'INSERT' THEN
-    test := {run_of_statement};
-    IF test::text IS DISTINCT FROM current_setting('{held}', true) THEN
-      PERFORM 1 FROM {runs} AS open WHERE open.id = test AND open.state = 'open' FOR SHARE;
-      IF NOT FOUND THEN
-        RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {run_has_ended};
-      END IF;
-      PERFORM set_config('{held}', test::text, true);
-    END IF;
-    INSERT INTO {ledger} (run_id, type, origin, state, reason, blocked_by, model, database, key_text,
-        key_bigint, key_uuid, fingerprint, reference, tombstone, created_at)
-      SELECT test, {type}, 'captured', 'live', '', '{{}}', {model}, {alias}, {key_text},
-        {key_bigint}, {key_uuid}, '{{}}', '', 0, statement_timestamp() FROM made AS row_;{marking}
   ELSIF TG_OP = 'DELETE' THEN
     IF run <> '' THEN
       UPDATE {ledger} AS entry SET state = 'removed', {closing}
@@ -383,8 +389,8 @@ class PostgreSQL(Database):
             ledger=self._qualified(LEDGER),
             closing=_CLOSING,
             runs=self._qualified(RUNS),
-            run_of_statement=_RUN_OF_STATEMENT,
-            fence_of_statement=_FENCE_OF_STATEMENT,
+            tag=_TAG,
+            run_of_tag=_RUN_OF_TAG,
             touched=literal(table.touched),
             run_has_ended=literal(RUN_HAS_ENDED),
             type=literal(table.type),
