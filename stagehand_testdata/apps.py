@@ -1,8 +1,9 @@
-"""The composition root: what the host's start-up pays for, which is the checks and three receivers."""
+"""The composition root: what the host's start-up pays for, which is the checks and four receivers."""
 
 from typing import Any
 
 from django.apps import AppConfig
+from django.contrib.auth.signals import user_logged_in
 from django.db.models.signals import post_migrate, pre_migrate
 
 
@@ -14,10 +15,12 @@ class StagehandTestdataConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks  # noqa: F401 - registers them
+        from .access.sessions import note_login
         from .isolation.statements import name_statements
 
         pre_migrate.connect(lift_guards, sender=self)
         post_migrate.connect(renew_guards, sender=self)
+        user_logged_in.connect(note_login, dispatch_uid="stagehand_testdata.note_login")
         name_statements()
 
 

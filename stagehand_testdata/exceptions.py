@@ -21,12 +21,14 @@ Which HTTP status a code becomes is said in one place, `api/errors.py`.
     │   └── UnknownOperation    unknown_operation
     ├── NotFound                not_found
     │   ├── NotInRun            not_in_run
+    │   ├── InvalidLink         invalid_link
     │   ├── UnknownEntityType   unknown_type
     │   └── UnknownScenario     unknown_scenario
     ├── TooOld                  test_too_old
     ├── Conflict                conflict
     │   ├── RunClosed           run_closed
     │   ├── QuotaExceeded       quota_exceeded
+    │   ├── CannotSignIn        cannot_sign_in
     │   ├── TestRunTouchedRealRow   real_row_touched
     │   ├── PurgeHalted         confirmation_needed
     │   └── PlanChanged         plan_changed
@@ -160,6 +162,12 @@ class NotInRun(NotFound):
     code = "not_in_run"
 
 
+class InvalidLink(NotFound):
+    """This sign-in link does not count: it is wrong, used or too old, or its run has ended."""
+
+    code = "invalid_link"
+
+
 class UnknownEntityType(NotFound):
     """No entity type of this name is registered; GET entity-types lists them."""
 
@@ -194,6 +202,12 @@ class QuotaExceeded(Conflict):
     """There are as many test rows or open runs as there may be; nothing was made."""
 
     code = "quota_exceeded"
+
+
+class CannotSignIn(Conflict):
+    """This product cannot sign a test user in."""
+
+    code = "cannot_sign_in"
 
 
 class TestRunTouchedRealRow(Conflict):

@@ -517,3 +517,19 @@ class Message(models.Model):
     def line_of(addresses: Iterable[str]) -> str:
         """What `recipients` holds: one address is found in it by `\n<address>\n`."""
         return "\n".join(["", *addresses, ""])
+
+
+class RunSession(models.Model):
+    """A session of the product in which a user of the run is signed in; it goes when the run closes."""
+
+    run = models.ForeignKey(TestRun, on_delete=models.CASCADE, related_name="sessions")
+    session_key = models.CharField(max_length=255)
+    user_key = models.CharField(max_length=TestEntity.KEY_LENGTH)
+    created_at = models.DateTimeField(db_default=Now())
+    link_until = models.DateTimeField(
+        null=True, blank=True, help_text="Until when its link may still be opened; none once it was."
+    )
+
+    def __str__(self) -> str:
+        # The key itself is what a browser shows to be let in.
+        return f"session {self.pk}"

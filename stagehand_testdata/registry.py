@@ -208,6 +208,7 @@ BUILT_IN = frozenset(
         "scenarios",
         "schema",
         "shadow-copies",
+        "sign-in",
         "verify-access",
     }
 )

@@ -10,6 +10,7 @@ from django.urls import URLPattern, path, re_path
 
 from .api import openapi
 from .api.operations import operation_viewset
+from .api.signing_in import SignInView
 from .api.views import (
     EntityTypeViewSet,
     EntityViewSet,
@@ -36,6 +37,7 @@ def _routes() -> Iterator[tuple[str, type[Any], dict[str, Any], str]]:
     yield "runs/<str:testId>/entities", RunViewSet, {"get": "entities"}, "run-entities"
     yield "runs/<str:testId>/pass", RunViewSet, {"post": "issue_pass"}, "run-pass"
     yield "runs/<str:testId>/messages", RunViewSet, {"get": "messages"}, "run-messages"
+    yield "runs/<str:testId>/sessions", RunViewSet, {"post": "open_session"}, "run-sessions"
     yield "runs/<str:testId>/receipt", RunViewSet, {"get": "receipt"}, "run-receipt"
     yield "entity-types", EntityTypeViewSet, {"get": "list"}, "entity-types"
     yield "entities/<str:type>", EntityViewSet, {"post": "create"}, "entities"
@@ -49,6 +51,8 @@ def _patterns() -> Iterator[URLPattern]:
         yield path(route, _view(viewset, actions), name=name)
         # A slash at the end is accepted; the schema shows the path without.
         yield path(f"{route}/", _view(viewset, actions, schema=None))
+    link = transaction.non_atomic_requests(using=ledger_alias())(SignInView.as_view())
+    yield path("sign-in/<str:token>", link, name="sign-in")
     if openapi.is_installed():
         from .api.docs import DocsView, SchemaView
 

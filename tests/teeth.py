@@ -73,6 +73,8 @@ POSTGRESQL = "databases/postgresql.py"
 BASE = "databases/base.py"
 MODELS = "models.py"
 FINGERPRINTS = "fingerprints.py"
+SIGN_IN = "operations/sign_in.py"
+SESSIONS = "access/sessions.py"
 
 T_EXECUTE = "operations/purge/test_execute.py"
 T_HELD = f"{T_EXECUTE}::TestARealRowThatPointsAtATestRow"
@@ -101,6 +103,9 @@ T_VISIBILITY = "isolation/test_visibility.py"
 T_STATEMENTS = "isolation/test_statements.py"
 T_FINGERPRINTS = "test_fingerprints.py"
 T_CLEANUP = "api/test_cleanup.py"
+T_SESSIONS = "api/test_sessions.py"
+T_NOTED = "access/test_sessions.py"
+T_ACCOUNTS = "operations/purge/test_accounts.py"
 
 
 BUGS: tuple[Bug, ...] = (
@@ -831,8 +836,8 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "a real row may be given out as the run's",
         ENTITIES,
-        "                rows = rows.filter(Exists(entries_of_outer_row(model, self.run)))\n",
-        "                pass\n",
+        "            rows = rows.filter(Exists(entries_of_outer_row(model, run)))\n",
+        "            pass\n",
         (f"{T_ENTITIES}::TestFinding",),
     ),
     Bug(
@@ -1187,6 +1192,98 @@ BUGS: tuple[Bug, ...] = (
         "digest=verified.digest,",
         "digest=hex(id(verified)),",
         (f"{T_TOKENS}::TestSpentTokens::test_a_token_is_taken_once",),
+    ),
+    # --- signing in ---
+    Bug(
+        "a link counts twice",
+        SIGN_IN,
+        "links.update(link_until=None)",
+        "links.update(created_at=Now())",
+        (f"{T_SESSIONS}::TestTheLink",),
+    ),
+    Bug(
+        "a link outlives its run",
+        SIGN_IN,
+        "if run.state != TestRun.State.OPEN or run.expires_at <= run.now:",
+        "if False:",
+        (f"{T_SESSIONS}::TestTheLink",),
+    ),
+    Bug(
+        "whoever has the key of an account that is gone is signed in",
+        SIGN_IN,
+        "if not examine(model, [entry], proven_since=since).ours:",
+        "if False:",
+        (f"{T_SESSIONS}::TestWhoIsSignedIn",),
+    ),
+    Bug(
+        "an account in a group is signed in",
+        SIGN_IN,
+        "        privileges.refuse_granted(user)\n",
+        "",
+        (f"{T_SESSIONS}::TestWhoIsSignedIn",),
+    ),
+    Bug(
+        "a link throws away the visitor's own session",
+        "api/signing_in.py",
+        "product_request.session = opened.session",
+        "product_request.session.update(dict(opened.session.items()))",
+        (f"{T_SESSIONS}::TestTheLink",),
+    ),
+    Bug(
+        "a session counts as long as the product's own do",
+        SESSIONS,
+        "            session.set_expiry(left)\n",
+        "            pass\n",
+        (T_NOTED,),
+    ),
+    Bug(
+        "a user of a run that has ended logs in",
+        SESSIONS,
+        "if run.state != TestRun.State.OPEN or left <= dt.timedelta():",
+        "if False:",
+        (T_NOTED,),
+    ),
+    Bug(
+        "a real account under a recycled key is taken for the run's",
+        SESSIONS,
+        "if not entry.fingerprint or fingerprints.matches(entry.fingerprint, model, values):",
+        "if True:",
+        (T_NOTED,),
+    ),
+    Bug(
+        "a session in a cache is looked for under everybody's keys alone",
+        SESSIONS,
+        "for whose in (CurrentRun(run.pk, run.test_id), None):",
+        "for whose in (None,):",
+        (T_NOTED,),
+    ),
+    Bug(
+        "a run that closes leaves its sessions",
+        PURGE,
+        "            sessions.revoke(run)\n",
+        "",
+        (T_NOTED,),
+    ),
+    Bug(
+        "a run that is cut short leaves its sessions",
+        RUNS,
+        "if renewed.expires_at < run.expires_at:",
+        "if False:",
+        (T_NOTED,),
+    ),
+    Bug(
+        "an account that stays can still sign in",
+        PURGE,
+        "            accounts.disarm(run, proven)\n",
+        "            pass\n",
+        (T_ACCOUNTS,),
+    ),
+    Bug(
+        "a real account under a recycled key is shut",
+        "operations/purge/accounts.py",
+        "filter(pk__in=list(found.ours))",
+        "filter(pk__in=list(found.rows))",
+        (T_ACCOUNTS,),
     ),
 )
 

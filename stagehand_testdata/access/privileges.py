@@ -49,3 +49,10 @@ def grants_privileges(model: type[models.Model]) -> bool:
         for field in model._meta.local_concrete_fields
         if field.is_relation
     )
+
+
+def refuse_granted(account: models.Model) -> None:
+    """Raise PrivilegedAccount where the account holds a group or a permission; asks the database."""
+    for field in account._meta.many_to_many:
+        if grants_privileges(field.related_model) and getattr(account, field.name).exists():
+            raise PrivilegedAccount

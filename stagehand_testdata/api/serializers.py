@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from django.utils.http import url_has_allowed_host_and_scheme
 from rest_framework import serializers
 
 from ..conf import settings
@@ -94,6 +95,17 @@ class RenewSerializer(RunFrameSerializer):
     label = Text(required=False, allow_blank=True, max_length=200)  # type: ignore[assignment]
 
 
+class SessionRequestSerializer(RunFrameSerializer):
+    userId = Identifier(help_text="The key of a user of the run.")
+    next = Text(required=False, max_length=2000, help_text="Where the link leads: a path of this product.")
+
+    def validate_next(self, value: str) -> str:
+        # A browser drops tabs and line breaks, and may then see another host.
+        if not value.startswith("/") or not value.isprintable() or not _is_local(value):
+            raise serializers.ValidationError("A path of this product: it begins with one '/'.")
+        return value
+
+
 class ShadowCopySerializer(RunFrameSerializer):
     model = Text(max_length=128, help_text="app.Model, one of SHADOW_COPIES.")
     id = Identifier(help_text="The key of the row to copy.")
@@ -115,6 +127,10 @@ class CreateEntitiesSerializer(FrameSerializer):
                 f"No more than {settings.MAX_ROWS_PER_CALL} rows in one call (MAX_ROWS_PER_CALL)."
             )
         return value
+
+
+def _is_local(path: str) -> bool:
+    return url_has_allowed_host_and_scheme(path, allowed_hosts=None)
 
 
 # --- answers ---------------------------------------------------------------------------------------------
@@ -217,6 +233,33 @@ class KeySerializer(serializers.Serializer[Any]):
     entityTypes = serializers.ListField(source="key.entity_types", child=serializers.CharField())
     scopes = serializers.ListField(source="key.scopes", child=serializers.CharField())
     expiresAt = serializers.DateTimeField(source="key.expires_at")
+
+
+class StoredCookieSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    value = serializers.CharField()
+    domain = serializers.CharField()
+    path = serializers.CharField()
+    expires = serializers.FloatField(help_text="Seconds since 1970.")
+    httpOnly = serializers.BooleanField()
+    secure = serializers.BooleanField()
+    sameSite = serializers.ChoiceField(choices=["Strict", "Lax", "None"])
+
+
+class StorageStateSerializer(serializers.Serializer[Any]):
+    cookies = StoredCookieSerializer(many=True)
+    origins = serializers.ListField(child=serializers.DictField(), help_text="Empty: all is in cookies.")
+
+
+class SessionSerializer(serializers.Serializer[Any]):
+    testId = serializers.CharField(source="test_id")
+    userId = serializers.CharField(source="user_id")
+    link = serializers.CharField(help_text="Signs the browser in that opens it, once.")
+    linkExpiresAt = serializers.DateTimeField(source="link_until")
+    storageState = StorageStateSerializer(source="storage_state", help_text="As Playwright takes it.")
+    expiresAt = serializers.DateTimeField(
+        source="expires_at", help_text="The session's end: the run's, or sooner."
+    )
 
 
 class EntrySerializer(serializers.ModelSerializer[TestEntity]):

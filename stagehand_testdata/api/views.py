@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from django.db import transaction
 from django.db.models import Count, F, Q, QuerySet
+from django.urls import get_script_prefix
 from rest_framework.exceptions import ValidationError
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.pagination import PageNumberPagination
@@ -31,7 +32,7 @@ from ..exceptions import (
     UnknownOperation,
 )
 from ..models import Message, TestEntity, TestRun
-from ..operations import copies, entities, passes, runs, scenarios, shadow, tokens
+from ..operations import copies, entities, passes, runs, scenarios, shadow, sign_in, tokens
 from ..operations.addresses import require_reserved
 from ..operations.purge import purge
 from ..registry import WireOperation, get_registry, resolve
@@ -39,6 +40,7 @@ from . import errors, openapi, serializers
 from .authentication import admit_stranger, authenticate
 from .entity_fields import describe, fields_serializer
 from .parsers import StrictJSONParser
+from .signing_in import link_to, storage_state
 
 _LENGTH_DIGITS = 20
 _HOUR_MINUTES = 60
@@ -312,6 +314,7 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         **dict.fromkeys(("list", "retrieve", "entities", "messages", "receipt"), "read"),
         "partial_update": "renew",
         "issue_pass": "pass",
+        "open_session": "sessions",
     }
     pagination_class = Pages
     serializer_class = serializers.RunSerializer
@@ -388,6 +391,29 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
             "expires_at": expires_at,
         }
         return Response(serializers.PassSerializer(granted).data, status=201)
+
+    @openapi.describe(
+        "open_session",
+        request=serializers.SessionRequestSerializer,
+        answers={201: serializers.SessionSerializer},
+        errors=(400, 401, 403, 404, 409),
+        summary="Signs a user of the run in: a one-time link, and Playwright's storage state",
+        description="Both lead to the same session of the product, which ends with the run.",
+    )
+    def open_session(self, request: Request, testId: str) -> Response:
+        run = self.run_of_path()
+        data = self.body(serializers.SessionRequestSerializer)
+        _refuse_old(data)
+        opened = sign_in.sign_in(run, data["userId"], data.get("next", get_script_prefix()), request.META)
+        granted = {
+            "test_id": run.test_id,
+            "user_id": opened.user_id,
+            "link": link_to(opened.token, request),
+            "link_until": opened.link_until,
+            "storage_state": storage_state(opened, request),
+            "expires_at": opened.session.get_expiry_date(),
+        }
+        return Response(serializers.SessionSerializer(granted).data, status=201)
 
     @openapi.describe(
         "list_run_entities",

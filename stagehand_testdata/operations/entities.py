@@ -151,26 +151,7 @@ class Creation:
 
     def find_row(self, model: type[M], key: Any, field: str = "id", *, reference: bool = False) -> M:
         """The run's own row of that model; with `reference`, a real row of a catalogue model will do."""
-        if ShadowKey.read(key):
-            raise ShadowId(details={field: [f"{key} is the id of a shadow row."]})
-        missing = not_in_run(field)
-        try:
-            value = model._meta.pk.to_python(key)
-            if isinstance(key, bool) or value is None:
-                raise missing
-            rows = model._base_manager.using(runs.ledger_alias()).filter(pk=value)
-            if not (reference and model._meta.label_lower in _reference_models()):
-                rows = rows.filter(Exists(entries_of_outer_row(model, self.run)))
-            return rows.get()
-        except (
-            ObjectDoesNotExist,
-            ValidationError,
-            ValueError,
-            TypeError,
-            OverflowError,
-            DataError,
-        ) as error:
-            raise missing from error
+        return find_own_row(self.run, model, key, field, reference=reference)
 
     def stored(self, made: list[models.Model]) -> list[models.Model]:
         """These rows as the database holds them; they are all of one model."""
@@ -376,6 +357,30 @@ def _refuse_found(run: TestRun, entity_type: EntityType, instance: models.Model)
         raise Conflict(
             f"The factory of '{entity_type.name}' found a row that is not of this run, and made none."
         )
+
+
+def find_own_row(run: TestRun, model: type[M], key: Any, field: str, *, reference: bool = False) -> M:
+    """As `Creation.find_row`, which says what it raises."""
+    if ShadowKey.read(key):
+        raise ShadowId(details={field: [f"{key} is the id of a shadow row."]})
+    missing = not_in_run(field)
+    try:
+        value = model._meta.pk.to_python(key)
+        if isinstance(key, bool) or value is None:
+            raise missing
+        rows = model._base_manager.using(runs.ledger_alias()).filter(pk=value)
+        if not (reference and model._meta.label_lower in _reference_models()):
+            rows = rows.filter(Exists(entries_of_outer_row(model, run)))
+        return rows.get()
+    except (
+        ObjectDoesNotExist,
+        ValidationError,
+        ValueError,
+        TypeError,
+        OverflowError,
+        DataError,
+    ) as error:
+        raise missing from error
 
 
 def not_in_run(field: str) -> NotInRun:

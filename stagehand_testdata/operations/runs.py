@@ -21,7 +21,7 @@ from django.db.models import F, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Greatest, Least, Now
 
 from .. import seeding
-from ..access import quotas
+from ..access import quotas, sessions
 from ..access.callers import current_caller
 from ..conf import settings
 from ..databases import database
@@ -123,7 +123,10 @@ def renew(run: TestRun, *, max_age_minutes: float | None = None, label: str | No
         changes["expires_at"] = _end_after(run, max_age_minutes)
     if label is not None:
         changes["label"] = label
-    return _write(run, changes)
+    renewed = _write(run, changes)
+    if renewed.expires_at < run.expires_at:
+        sessions.revoke(run)  # they would count until the end that the run had
+    return renewed
 
 
 def hold(

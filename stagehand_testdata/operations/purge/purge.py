@@ -14,13 +14,14 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
+from ...access import sessions
 from ...conf import settings
 from ...databases import database
 from ...exceptions import NotFound, PlanChanged, PurgeHalted
 from ...isolation.statements import seeing_all_rows
 from ...models import Message, Receipt, TestEntity, TestRun
 from .. import externals, runs
-from . import failures, limits, shadows
+from . import accounts, failures, limits, shadows
 from .execute import Busy, Progress, execute
 from .graph import Model, concrete, look_at_tables, pointers_to
 from .plan import EXPLANATIONS, Held, Proofs, ended, examine, installed_models, outline, proofs, standing
@@ -151,7 +152,7 @@ def _purge(
     held.update(_remove_externals(run))
     if seen.shadows and not shadows.close(run, wait=wait):
         return None
-    return _finish(run, held, not_owned=(), wait=wait)
+    return _finish(run, held, proven, not_owned=(), wait=wait)
 
 
 def clean_up(test_id: str, owner: str, listed: Sequence[Listed] | None = None) -> Outcome:
@@ -174,11 +175,13 @@ def clean_up(test_id: str, owner: str, listed: Sequence[Listed] | None = None) -
     proven = proofs()
     asked = _with_dependents(run, owned, proven)
     limits.refuse_too_many(run, asked)
+    if asked:
+        accounts.sign_out(run, asked)
     held = _remove(run, asked, proven) if asked else {}
     asked_for = Q(origin=TestEntity.Origin.REQUESTED) | shadows.REQUESTED
     if not standing(run).filter(asked_for).exists() and _close(run):
         held.update(_remove(run, None, proven))
-        return _all_there(_finish(run, held, not_owned))
+        return _all_there(_finish(run, held, proven, not_owned))
     with transaction.atomic(using=runs.ledger_alias()):
         locked = runs.lock_exclusively(run)
         return _write_receipt(run, locked.state, held, standing(run, asked).count(), not_owned)
@@ -234,6 +237,7 @@ def _close(run: TestRun, *, only_expired: bool = False, wait: bool = True) -> bo
             _update(run, state=TestRun.State.CLOSING, closing_at=Now())
             database(runs.ledger_alias()).let_go_of_run()
             locked.state = TestRun.State.CLOSING
+            sessions.revoke(run)
         run.state = locked.state
     return bool(locked.state == TestRun.State.CLOSING)
 
@@ -254,9 +258,12 @@ def _remove_externals(run: TestRun, entity_ids: Collection[int] | None = None) -
 
 
 def _finish(
-    run: TestRun, held: dict[int, Held], not_owned: Sequence[Listed], *, wait: bool = True
+    run: TestRun, held: dict[int, Held], proven: Proofs, not_owned: Sequence[Listed], *, wait: bool = True
 ) -> Outcome | None:
-    """Close the run where nothing is left, and write the receipt; None where somebody else is at it."""
+    """Close the run where nothing is left, and write the receipt; None where somebody else is at it.
+
+    Where something is, no account among it can sign in any more.
+    """
     with transaction.atomic(using=runs.ledger_alias()):
         locked = runs.lock_exclusively(run) if wait else runs.lock_or_skip(run)
         if locked is None:
@@ -270,6 +277,8 @@ def _finish(
             Message.objects.using(alias).filter(run=run).order_by()._raw_delete(alias)
             _update(run, state=TestRun.State.CLOSED, closed_at=Now())
             locked.state = TestRun.State.CLOSED
+        else:
+            accounts.disarm(run, proven)
         return _write_receipt(run, locked.state, held, remaining, not_owned)
 
 
