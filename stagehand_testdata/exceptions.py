@@ -18,6 +18,10 @@ Which HTTP status a code becomes is said in one place, `api/errors.py`.
     │   ├── ShadowId            shadow_id
     │   ├── NotShadow           not_shadow
     │   ├── NeedsDeep           needs_deep
+    │   ├── InvalidIdempotencyKey   invalid_idempotency_key
+    │   ├── IdempotencyUnsupported  idempotency_unsupported
+    │   ├── IdempotencyMismatch     idempotency_mismatch
+    │   ├── AnswerTooLarge          answer_too_large
     │   └── UnknownOperation    unknown_operation
     ├── NotFound                not_found
     │   ├── NotInRun            not_in_run
@@ -29,6 +33,7 @@ Which HTTP status a code becomes is said in one place, `api/errors.py`.
     │   ├── RunClosed           run_closed
     │   ├── QuotaExceeded       quota_exceeded
     │   ├── CannotSignIn        cannot_sign_in
+    │   ├── InProgress          in_progress
     │   ├── TestRunTouchedRealRow   real_row_touched
     │   ├── PurgeHalted         confirmation_needed
     │   └── PlanChanged         plan_changed
@@ -144,6 +149,30 @@ class NeedsDeep(InvalidInput):
         super().__init__(f"{message} {advice}" if message else None)
 
 
+class InvalidIdempotencyKey(InvalidInput):
+    """The Idempotency-Key header must be 1 to 255 visible ASCII characters."""
+
+    code = "invalid_idempotency_key"
+
+
+class IdempotencyUnsupported(InvalidInput):
+    """This answer holds a secret, so it is not kept to be given again: leave the Idempotency-Key out."""
+
+    code = "idempotency_unsupported"
+
+
+class IdempotencyMismatch(InvalidInput):
+    """This Idempotency-Key was used for another request already."""
+
+    code = "idempotency_mismatch"
+
+
+class AnswerTooLarge(InvalidInput):
+    """The answer is too large to be kept under an Idempotency-Key; nothing was done. Ask for fewer rows."""
+
+    code = "answer_too_large"
+
+
 class UnknownOperation(InvalidInput):
     """Unknown test operation"""
 
@@ -208,6 +237,13 @@ class CannotSignIn(Conflict):
     """This product cannot sign a test user in."""
 
     code = "cannot_sign_in"
+
+
+class InProgress(Conflict):
+    """The first request with this Idempotency-Key is still being worked on; try again."""
+
+    code = "in_progress"
+    retry_after = 1
 
 
 class TestRunTouchedRealRow(Conflict):

@@ -391,6 +391,28 @@ class Receipt(models.Model):
         return f"{self.digest[:12]}"
 
 
+class IdempotentAnswer(models.Model):
+    """The answer to a request with an Idempotency-Key, committed with what the request did.
+
+    See Note [Idempotency] in `access.idempotency`.
+    """
+
+    name = models.CharField(max_length=64, unique=True, help_text="A digest of whose key it is, and of it.")
+    request = models.CharField(max_length=64, help_text="A digest of what was asked.")
+    status = models.PositiveSmallIntegerField()
+    body = models.TextField()
+    created_at = models.DateTimeField(db_default=Now(), db_index=True)
+    under_way_until = models.DateTimeField(
+        null=True, help_text="Until then what it makes outside the database may still come."
+    )
+    goes_with_run = models.BigIntegerField(
+        null=True, db_index=True, help_text="The run with whose end it is forgotten; none for most."
+    )
+
+    def __str__(self) -> str:
+        return self.name[:12]
+
+
 class AccessKey(models.Model):
     """What lets a caller in: who it is, what it may do, and until when. Its secret is not here.
 

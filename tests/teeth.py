@@ -75,6 +75,7 @@ MODELS = "models.py"
 FINGERPRINTS = "fingerprints.py"
 SIGN_IN = "operations/sign_in.py"
 SESSIONS = "access/sessions.py"
+IDEMPOTENCY = "access/idempotency.py"
 
 T_EXECUTE = "operations/purge/test_execute.py"
 T_HELD = f"{T_EXECUTE}::TestARealRowThatPointsAtATestRow"
@@ -106,6 +107,7 @@ T_CLEANUP = "api/test_cleanup.py"
 T_SESSIONS = "api/test_sessions.py"
 T_NOTED = "access/test_sessions.py"
 T_ACCOUNTS = "operations/purge/test_accounts.py"
+T_IDEMPOTENCY = "api/test_idempotency.py"
 
 
 BUGS: tuple[Bug, ...] = (
@@ -1284,6 +1286,49 @@ BUGS: tuple[Bug, ...] = (
         "filter(pk__in=list(found.ours))",
         "filter(pk__in=list(found.rows))",
         (T_ACCOUNTS,),
+    ),
+    # --- repeated requests ---
+    Bug(
+        "another request gets the answer of the first under its key",
+        IDEMPOTENCY,
+        "        if kept.request != self._request:\n            raise IdempotencyMismatch\n",
+        "",
+        (f"{T_IDEMPOTENCY}::TestAnotherRequest",),
+    ),
+    Bug(
+        "without access keys an idempotency key is everybody's",
+        IDEMPOTENCY,
+        '_digest(owner, "" if owner else test_id, key)',
+        '_digest(owner, "", key)',
+        (f"{T_IDEMPOTENCY}::TestAnotherRequest",),
+    ),
+    Bug(
+        "a duplicate is done beside the first",
+        POSTGRESQL,
+        "            yield alone\n",
+        "            yield True\n",
+        (f"{T_IDEMPOTENCY}::TestTwoAtOnce",),
+    ),
+    Bug(
+        "an answer is looked for before its lock alone",
+        IDEMPOTENCY,
+        "            self._look(final=True)\n",
+        "",
+        (f"{T_IDEMPOTENCY}::TestTwoAtOnce", f"{T_IDEMPOTENCY}::TestTime"),
+    ),
+    Bug(
+        "the answer to a copy of a real row outlives its run",
+        PURGE,
+        "            idempotency.forget_with_run(run)\n",
+        "",
+        (f"{T_IDEMPOTENCY}::TestTime",),
+    ),
+    Bug(
+        "a call whose thing outside is not made yet is answered as if it had failed",
+        IDEMPOTENCY,
+        "        if kept.under_way:\n            raise InProgress\n",
+        "",
+        (f"{T_IDEMPOTENCY}::TestThingsOutside",),
     ),
 )
 

@@ -26,6 +26,7 @@ STATUS: dict[type[ours.TestDataError], int] = {
     ours.IssuerUnavailable: 503,
     ours.NotAllowed: 403,
     ours.InvalidInput: 400,
+    ours.IdempotencyMismatch: 422,
     ours.BodyTooLarge: 413,
     ours.NotFound: 404,
     ours.TooOld: 400,
@@ -51,6 +52,11 @@ _FRAMEWORK_CODES = {
 def handle(error: Exception, context: Mapping[str, Any]) -> Response:
     """The answer to any exception, in the one shape that errors have."""
     set_rollback()
+    return response_to(error)
+
+
+def response_to(error: Exception) -> Response:
+    """The same for what is no more than told: the transaction around goes on."""
     match error:
         case ours.TestDataError():
             status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from django.apps import apps
 
 from .. import __version__
+from ..access import idempotency
 from .fields import Identifier
 from .serializers import BatchSerializer, ErrorSerializer, ScenarioAnswerSerializer, StrictSerializer
 
@@ -46,7 +47,9 @@ _ERRORS = {
     401: "An access key is needed.",
     403: "The gate is closed, or the key may not do that.",
     404: "No such run, row or name.",
-    409: "The run is closed, a value is taken, a quota is full, or something would have left the run.",
+    409: "The run is closed, a value is taken, a quota is full, something would have left the run, or the"
+    " first request with this Idempotency-Key is still under way.",
+    422: "This Idempotency-Key was used for another request.",
     413: "The body is larger than the host takes.",
     429: "Too many requests; `Retry-After` says when to come back.",
     503: "The database is unavailable, or too slow; nothing was done.",
@@ -65,17 +68,39 @@ class ViewSchema(AutoSchema):
         return ["test data"]
 
     def get_override_parameters(self) -> list[Any]:
-        if not getattr(self.view, "needs_test_id", False):
-            return []
-        return [
-            OpenApiParameter(
-                "X-Test-ID",
-                str,
-                OpenApiParameter.HEADER,
-                required=True,
-                description="1 to 128 of A-Z a-z 0-9 _ -, starting with the test prefix.",
+        found = []
+        if getattr(self.view, "needs_test_id", False):
+            found.append(
+                OpenApiParameter(
+                    "X-Test-ID",
+                    str,
+                    OpenApiParameter.HEADER,
+                    required=True,
+                    description="1 to 128 of A-Z a-z 0-9 _ -, starting with the test prefix.",
+                )
             )
-        ]
+        if self._is_done_once():
+            found.append(
+                OpenApiParameter(
+                    idempotency.HEADER,
+                    {"type": "string", "pattern": "^[!-~]{1,255}$"},
+                    OpenApiParameter.HEADER,
+                    description="The same key and body give the same answer and one effect, for 24 hours.",
+                )
+            )
+            found.append(
+                OpenApiParameter(
+                    idempotency.REPLAYED,
+                    {"type": "string", "enum": ["true"]},
+                    OpenApiParameter.HEADER,
+                    response=[200, 201],
+                    description="There where this answer was given before.",
+                )
+            )
+        return found
+
+    def _is_done_once(self) -> bool:
+        return getattr(self.view, "action", None) in getattr(self.view, "creating", ())
 
 
 if HAVE_SPECTACULAR:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 from django.db import transaction
 from django.db.models import Count, F, Q, QuerySet
+from django.http import HttpResponse
 from django.urls import get_script_prefix
 from rest_framework.exceptions import ValidationError
 from rest_framework.negotiation import BaseContentNegotiation
@@ -19,14 +21,17 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.viewsets import GenericViewSet, ViewSet
 
-from ..access import oidc
+from ..access import idempotency, oidc
 from ..access.callers import Caller, act_for, one_request
+from ..access.idempotency import Answer, Once
 from ..conf import settings
 from ..exceptions import (
     BodyTooLarge,
+    IdempotencyUnsupported,
     InvalidInput,
     InvalidTestId,
     NotFound,
+    TestDataError,
     TestIdMismatch,
     TooOld,
     UnknownOperation,
@@ -99,6 +104,9 @@ class TestDataViewSet(ViewSet):
     cleaning: ClassVar[frozenset[str]] = frozenset()
     #: Which operation of a key's allowance each action is; one that is not listed is of its own name.
     operation_of: ClassVar[Mapping[str, str]] = {}
+    #: Actions that are done once under an Idempotency-Key, and those whose answer holds a secret.
+    creating: ClassVar[frozenset[str]] = frozenset()
+    secret: ClassVar[frozenset[str]] = frozenset()
 
     caller: Caller
 
@@ -126,6 +134,15 @@ class TestDataViewSet(ViewSet):
             self.caller.require(operation=self.operation_name)
         if (token := request.META.get(passes.META)) is not None and not cleaning:
             passes.require(token, self.kwargs.get("testId", request.META.get("HTTP_X_TEST_ID")))
+        if self.action in self.secret and idempotency.META in request.META:
+            raise IdempotencyUnsupported
+
+    def handle_exception(self, exc: Exception) -> Any:
+        if isinstance(exc, idempotency.Replayed):
+            response = _as_kept(exc.answer)
+            response[idempotency.REPLAYED] = "true"
+            return response
+        return super().handle_exception(exc)
 
     @property
     def default_response_headers(self) -> dict[str, str]:
@@ -162,7 +179,33 @@ class TestDataViewSet(ViewSet):
         named = self.request.META.get("HTTP_X_TEST_ID", self.kwargs.get("testId"))
         if named is not None and data.get("testId", named) != named:
             raise TestIdMismatch
+        if self.action in self.creating:
+            # Answered before, it needs nothing but its answer, however old its run is by now.
+            _ = self.once
         return dict(data)
+
+    @cached_property
+    def once(self) -> Once:
+        """How the request is done: once, if it says under which key."""
+        key = self.request.META.get(idempotency.META)
+        if key is None:
+            return Once()
+        return Once.of(
+            key,
+            owner=self.owner,
+            method=str(self.request.method),
+            path=self.request.path_info,
+            test_id=self.test_id(),
+            body=dict(self.request.data),
+        )
+
+    def answered(self, status: int, render: Callable[[Any], Any], do: Callable[[Once], Any]) -> HttpResponse:
+        """What `do` returns, as `render` has it; the same bytes as were kept, where they were."""
+        self.once.render = lambda result: Answer(status, JSONRenderer().render(render(result)))
+        self.once.render_error = _rendered_error
+        result = do(self.once)
+        kept = self.once.answer
+        return Response(render(result), status=status) if kept is None else _as_kept(kept)
 
     def body(self, serializer: type[BaseSerializer[Any]]) -> dict[str, Any]:
         """The body as `serializer` reads it; raises as `sent`, and where the serializer refuses it."""
@@ -175,16 +218,32 @@ class TestDataViewSet(ViewSet):
         rest = {name: value for name, value in sent.items() if name not in frame}
         return _read(serializers.FrameSerializer, {name: sent[name] for name in sent if name in frame}), rest
 
-    def create_in_run(self, work: Any, data: dict[str, Any], *, test_id: str) -> Any:
+    def create_in_run(
+        self,
+        work: Any,
+        data: dict[str, Any],
+        *,
+        test_id: str,
+        shape: Callable[[Any], Any] = lambda answer: answer,
+    ) -> HttpResponse:
         """Run a creating operation in the frame: age first, then all or nothing, or a shadow of it."""
         _refuse_old(data)
         mode = shadow.mode_of(shadow=data.get("shadow", False), deep=data.get("deep", False))
         frame = serializers.FrameSerializer().fields
         given = {name: value for name, value in data.items() if name not in frame and value not in ({}, [])}
-        answer = shadow.perform(
-            mode, test_id, self.owner, work, data=given, max_age_minutes=data.get("maxAgeMinutes")
+        return self.answered(
+            201,
+            lambda answer: shape(mode.marked(answer)),
+            lambda once: shadow.perform(
+                mode,
+                test_id,
+                self.owner,
+                work,
+                data=given,
+                max_age_minutes=data.get("maxAgeMinutes"),
+                once=once,
+            ),
         )
-        return mode.marked(answer)
 
 
 class OperationViewSet(TestDataViewSet):
@@ -193,6 +252,7 @@ class OperationViewSet(TestDataViewSet):
     needs_test_id = True
     cleaning = frozenset({"cleanup"})
     operation_of = {"verify_access": "verify-access", "shadow_copy": "shadow-copies"}
+    creating = frozenset({"verify_access", "batch", "shadow_copy", "perform"})
     #: Which one `perform` performs: `operation_viewset` says.
     operation: ClassVar[WireOperation]
 
@@ -206,37 +266,32 @@ class OperationViewSet(TestDataViewSet):
         "verify_access",
         request=serializers.VerifyAccessSerializer,
         answers={200: serializers.AccessSerializer},
-        errors=(400, 401, 403, 409),
+        errors=(400, 401, 403, 409, 422),
         summary="Open a run, or join and renew it",
     )
-    def verify_access(self, request: Request) -> Response:
+    def verify_access(self, request: Request) -> HttpResponse:
         test_id = self.test_id()
         data = self.body(serializers.VerifyAccessSerializer)
         address = data.get("testUserEmail", "")
         if address:
             address = require_reserved(address, "testUserEmail")
-        with transaction.atomic(using=runs.ledger_alias()):
-            run = runs.open_or_join(
-                test_id,
-                owner=self.owner,
-                scope=data.get("scope"),
-                max_age_minutes=data.get("maxAgeMinutes"),
-                seed=data.get("seed"),
-                label=data.get("label", ""),
-                build_id=data.get("buildId", ""),
-                test_user_email=address,
-            )
-        granted = {
-            "success": True,
-            "test_id": run.test_id,
-            "scope": run.scope,
-            "shadow": settings.FORCE_SHADOW,
-            "seed": run.seed,
-            "maxAgeMinutes": runs.minutes_left(run),
-            "expires_at": run.expires_at,
-            "environment": settings.ENVIRONMENT,
-        }
-        return Response(serializers.AccessSerializer(granted).data)
+
+        def open_or_join(once: Once) -> TestRun:
+            with once.transaction():
+                run = runs.open_or_join(
+                    test_id,
+                    owner=self.owner,
+                    scope=data.get("scope"),
+                    max_age_minutes=data.get("maxAgeMinutes"),
+                    seed=data.get("seed"),
+                    label=data.get("label", ""),
+                    build_id=data.get("buildId", ""),
+                    test_user_email=address,
+                )
+                once.keep(run, run)
+            return run
+
+        return self.answered(200, _access, open_or_join)
 
     @openapi.describe(
         "cleanup",
@@ -256,27 +311,26 @@ class OperationViewSet(TestDataViewSet):
         "batch",
         request=serializers.BatchSerializer,
         answers={201: serializers.BatchAnswerSerializer},
-        errors=(400, 401, 403, 404, 409),
+        errors=(400, 401, 403, 404, 409, 422),
         summary="Many rows at once, all or nothing",
         description="{builders: 5, clients: 3, sessionTypes: true, bookings: 2}, or {type: count}.",
     )
-    def batch(self, request: Request) -> Response:
+    def batch(self, request: Request) -> HttpResponse:
         test_id = self.test_id()
         data, counts = self.frame_and_rest()
         order = scenarios.batch_order(counts)
         self.caller.require(entity_types=[each.name for each, _ in order])
-        answer = self.create_in_run(lambda call: scenarios.run_batch(call, order), data, test_id=test_id)
-        return Response(answer, status=201)
+        return self.create_in_run(lambda call: scenarios.run_batch(call, order), data, test_id=test_id)
 
     @openapi.describe(
         "shadow_copies",
         request=serializers.ShadowCopySerializer,
         answers={201: serializers.CopySerializer},
-        errors=(400, 401, 403, 404, 409),
+        errors=(400, 401, 403, 404, 409, 422),
         summary="A copy of a real row for the run to change, without personal data",
         description="Of models that the host allows (SHADOW_COPIES). The copy goes with the run.",
     )
-    def shadow_copy(self, request: Request) -> Response:
+    def shadow_copy(self, request: Request) -> HttpResponse:
         test_id = self.test_id()
         data = self.body(serializers.ShadowCopySerializer)
         label, key = data["model"], data["id"]
@@ -286,17 +340,17 @@ class OperationViewSet(TestDataViewSet):
             name, made = copies.copy_row(call, label, key)
             return {**entities.represent(name, made, call.run), "copyOf": key}
 
-        return Response(self.create_in_run(work, data, test_id=test_id), status=201)
+        self.once.goes_with_run = True
+        return self.create_in_run(work, data, test_id=test_id)
 
-    def perform(self, request: Request) -> Response:
+    def perform(self, request: Request) -> HttpResponse:
         """An operation that an app has registered under a name of its own."""
         operation = self.operation
         test_id = self.test_id()
         data = self.body(resolve(operation.request))  # type: ignore[arg-type]
-        answer = self.create_in_run(
+        return self.create_in_run(
             lambda call: scenarios.run_operation(call, operation, data), data, test_id=test_id
         )
-        return Response(answer, status=201)
 
     def unknown(self, request: Request, **kwargs: Any) -> Response:
         self.test_id()
@@ -316,6 +370,7 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         "issue_pass": "pass",
         "open_session": "sessions",
     }
+    secret = frozenset({"issue_pass", "open_session"})
     pagination_class = Pages
     serializer_class = serializers.RunSerializer
     lookup_field = "test_id"
@@ -464,6 +519,7 @@ class TokenViewSet(TestDataViewSet):
     """A key for whoever shows a token of a trusted issuer."""
 
     cleaning = frozenset({"exchange"})
+    secret = frozenset({"exchange"})
 
     def identify(self, request: Request) -> Caller:
         return admit_stranger(request)
@@ -499,15 +555,16 @@ class EntityViewSet(TestDataViewSet):
 
     needs_test_id = True
     operation_of = {"create": "entities"}
+    creating = frozenset({"create"})
 
     @openapi.describe(
         "create_entities",
         request=serializers.CreateEntitiesSerializer,
         answers={201: openapi.one_or_many("EntityOrEntities", serializers.EntitySerializer)},
-        errors=(400, 401, 403, 404, 409),
+        errors=(400, 401, 403, 404, 409, 422),
         summary="One row of any registered factory, or an array of as many as `count` says",
     )
-    def create(self, request: Request, type: str) -> Response:
+    def create(self, request: Request, type: str) -> HttpResponse:
         self.caller.require(entity_types=[type])
         test_id = self.test_id()
         data = self.body(serializers.CreateEntitiesSerializer)
@@ -519,8 +576,12 @@ class EntityViewSet(TestDataViewSet):
             made = entities.create_entities(call, type, fields, count or 1)
             return [entities.represent(type, each, call.run) for each in made]
 
-        answer = self.create_in_run(work, {**data, "fields": fields}, test_id=test_id)
-        return Response(answer if count is not None else answer[0], status=201)
+        return self.create_in_run(
+            work,
+            {**data, "fields": fields},
+            test_id=test_id,
+            shape=lambda answer: answer[0] if count is None else answer,
+        )
 
 
 class ScenarioViewSet(TestDataViewSet):
@@ -528,23 +589,23 @@ class ScenarioViewSet(TestDataViewSet):
 
     needs_test_id = True
     operation_of = {"create": "scenarios"}
+    creating = frozenset({"create"})
 
     @openapi.describe(
         "run_scenario",
         request=serializers.FrameSerializer,
         answers={201: serializers.ScenarioAnswerSerializer},
-        errors=(400, 401, 403, 404, 409),
+        errors=(400, 401, 403, 404, 409, 422),
         summary="All rows of a registered scenario",
     )
-    def create(self, request: Request, name: str) -> Response:
+    def create(self, request: Request, name: str) -> HttpResponse:
         test_id = self.test_id()
         self.sent()
         scenario = scenarios.scenario_named(name)
         data = self.body(resolve(scenario.request) if scenario.request else serializers.FrameSerializer)  # type: ignore[arg-type]
-        answer = self.create_in_run(
+        return self.create_in_run(
             lambda call: scenarios.run_scenario(call, scenario, data), data, test_id=test_id
         )
-        return Response(answer, status=201)
 
 
 def _read(serializer: type[BaseSerializer[Any]], data: Any, *, under: str | None = None) -> dict[str, Any]:
@@ -553,6 +614,30 @@ def _read(serializer: type[BaseSerializer[Any]], data: Any, *, under: str | None
         raise ValidationError({under: reader.errors} if under else reader.errors)
     valid: dict[str, Any] = reader.validated_data
     return valid
+
+
+def _access(run: TestRun) -> Any:
+    """The answer of verify-access."""
+    granted = {
+        "success": True,
+        "test_id": run.test_id,
+        "scope": run.scope,
+        "shadow": settings.FORCE_SHADOW,
+        "seed": run.seed,
+        "maxAgeMinutes": runs.minutes_left(run),
+        "expires_at": run.expires_at,
+        "environment": settings.ENVIRONMENT,
+    }
+    return serializers.AccessSerializer(granted).data
+
+
+def _as_kept(answer: Answer) -> HttpResponse:
+    return HttpResponse(answer.body, status=answer.status, content_type=JSONRenderer.media_type)
+
+
+def _rendered_error(error: TestDataError) -> Answer:
+    response = errors.response_to(error)
+    return Answer(response.status_code, JSONRenderer().render(response.data))
 
 
 def _refuse_nul(*texts: str) -> None:

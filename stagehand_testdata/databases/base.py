@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Model)
 R = TypeVar("R")
+
+_names: set[tuple[str, str]] = set()
+_names_lock = threading.Lock()
 
 
 class Sender(NamedTuple):
@@ -117,6 +121,27 @@ class Database:
 
     def let_go_of_run(self) -> None:
         """From now on whatever this transaction makes in the name of a run asks anew whether it is open."""
+
+    @contextmanager
+    def atomic_alone(self, name: str) -> Iterator[bool]:
+        """A transaction in which nobody else has that name; False where somebody has it, without waiting.
+
+        `name` is a digest in hexadecimal. Here only the threads of this process are told apart: others wait
+        for what the transaction locks.
+        """
+        held = (self.alias, name)
+        with _names_lock:
+            alone = held not in _names
+            _names.add(held)
+        if not alone:
+            yield False
+            return
+        try:
+            with transaction.atomic(using=self.alias):
+                yield True
+        finally:
+            with _names_lock:
+                _names.discard(held)
 
     def prepare_for_many(self) -> None:
         """The rest of the transaction looks up thousands of rows by their index, and removes them.

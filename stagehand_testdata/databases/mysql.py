@@ -57,6 +57,21 @@ class MySQL(Database):
     def chose_a_victim(self, error: OperationalError) -> bool:
         return _number(error) == _DEADLOCK
 
+    @contextmanager
+    def atomic_alone(self, name: str) -> Iterator[bool]:
+        # The session's lock, so it is let go of by hand, once the transaction has ended.
+        lock = f"stagehand_{name[:48]}"
+        [alone] = self._by_the_driver("SELECT GET_LOCK(%s, 0)", [lock])
+        if not alone:
+            yield False
+            return
+        try:
+            with transaction.atomic(using=self.alias):
+                yield True
+        finally:
+            with suppress(DatabaseError):  # a connection that is lost has lost it too
+                self._by_the_driver("SELECT RELEASE_LOCK(%s)", [lock])
+
     def compare_exactly(
         self, editor: BaseDatabaseSchemaEditor, model: type[Model], fields: tuple[str, ...]
     ) -> None:

@@ -44,7 +44,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
-from django.db import DatabaseError, OperationalError
+from django.db import DatabaseError, OperationalError, transaction
 from django.db.backends.postgresql.psycopg_any import sql
 from django.db.models import Model, QuerySet
 
@@ -269,6 +269,15 @@ class PostgreSQL(Database):
 
     def chose_a_victim(self, error: OperationalError) -> bool:
         return _state(error) in (_DEADLOCK, _SERIALIZATION)
+
+    @contextmanager
+    def atomic_alone(self, name: str) -> Iterator[bool]:
+        # The transaction's own lock: a pooler hands it to nobody, and no crash leaves it behind.
+        number = int.from_bytes(bytes.fromhex(name)[:8], signed=True)
+        with transaction.atomic(using=self.alias), self.connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [number])
+            [alone] = cursor.fetchone()
+            yield alone
 
     def lock_free(self, rows: QuerySet[Model]) -> int:
         select, params = self.skipping_locked(rows.values_list("pk")).query.sql_with_params()

@@ -12,13 +12,14 @@ from functools import cache
 from typing import Any, TypeVar
 
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
-from django.db import DataError, IntegrityError, OperationalError, models, router, transaction
+from django.db import DataError, IntegrityError, OperationalError, models, router
 from django.db import Error as DatabaseFault
 from django.db.models import Exists
 from django.utils.duration import duration_string
 
 from ..access import privileges, quotas
 from ..access.callers import current_caller
+from ..access.idempotency import Once
 from ..conf import settings
 from ..context import CurrentRun
 from ..databases import database
@@ -171,8 +172,9 @@ def perform(
     *,
     data: Any = None,
     max_age_minutes: float | None = None,
+    once: Once | None = None,
 ) -> R:
-    """Run `work` in the name of the run: all of its rows and their entries, or none.
+    """Run `work` in the name of the run: all of its rows and their entries, or none; and `once` if need be.
 
     A collision with another call's numbers starts it over with other ones, alone in the run at last. What it
     asked for outside the database is made once all of that is committed.
@@ -180,17 +182,25 @@ def perform(
     InvalidInput, anything else that a factory raises is FactoryFailed. Raises ExternalFailed once the rows
     are committed.
     """
-    call, result = attempting(
-        lambda attempt: perform_once(
-            attempt, test_id, owner, work, data=data, max_age_minutes=max_age_minutes
-        )
-    )
-    externals.make_once_committed(call.run, call.outside)
+    once = once or Once()
+
+    def attempt_it(attempt: Attempt) -> tuple[Creation, R]:
+        call, result = perform_once(attempt, test_id, owner, work, data=data, max_age_minutes=max_age_minutes)
+        if call.outside:
+            once.keep_for_now(externals.longest_making(call.outside))
+        else:
+            once.keep(result, call.run)
+        return call, result
+
+    call, result = attempting(attempt_it, once)
+    if call.outside:
+        with once.settling(result):
+            externals.make_once_committed(call.run, call.outside)
     return result
 
 
-def attempting(once: Callable[[Attempt], R]) -> R:
-    """Run `once` in a transaction, and again where it collided, overflowed or was chosen for a victim."""
+def attempting(perform_it: Callable[[Attempt], R], once: Once) -> R:
+    """Run it in a transaction, and again where it collided, overflowed or was chosen for a victim."""
     alias = runs.ledger_alias()
     attempt = Attempt()
     for number in range(_ATTEMPTS):
@@ -199,10 +209,10 @@ def attempting(once: Callable[[Attempt], R]) -> R:
         try:
             with (
                 externals.discarding_on_failure(attempt.files),
-                transaction.atomic(using=alias),
+                once.transaction(),
                 runs.in_limited_time(),
             ):
-                return once(attempt)
+                return perform_it(attempt)
         except IntegrityError as error:
             if last or attempt.collisions == _COLLISIONS:
                 raise Conflict(REFUSED) from error

@@ -313,10 +313,20 @@ def _is_being_made(entry: TestEntity, handler: ExternalHandler) -> bool:
     """Whether its making may still be under way, by the database's clock."""
     if entry.reason != BEING_MADE:
         return False
-    waits = sum(_wait(handler, number) for number in range(1, handler.attempts))
-    allowed = dt.timedelta(seconds=handler.attempts * handler.timeout + waits)
+    allowed = dt.timedelta(seconds=_allowed(handler))
     entries = TestEntity.objects.using(runs.ledger_alias())
     return entries.filter(pk=entry.pk, created_at__gt=Now() - allowed).exists()
+
+
+def longest_making(things: Iterable[External]) -> float:
+    """How many seconds may go by until it is known what became of all of these."""
+    return sum(_allowed(thing.handler) for thing in things)
+
+
+def _allowed(handler: ExternalHandler) -> float:
+    """How many seconds all attempts together may take."""
+    waits = sum(_wait(handler, number) for number in range(1, handler.attempts))
+    return float(handler.attempts * handler.timeout + waits)
 
 
 def _repeatedly(

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
+from ..access import idempotency
 from ..exceptions import PurgeHalted
 from ..models import TestRun
 from .purge import failures
@@ -116,6 +117,7 @@ def reap(
             round_.skipped += 1
         else:
             round_.take(run)
+    idempotency.forget_ended()
     return round_.result()
 
 

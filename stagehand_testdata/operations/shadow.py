@@ -19,6 +19,7 @@ from django.db import OperationalError, models, transaction
 from django.db.models.expressions import DatabaseDefault, Value
 
 from ..access import privileges, quotas
+from ..access.idempotency import Once
 from ..conf import settings
 from ..context import CurrentRun, use_run
 from ..databases import database
@@ -75,6 +76,7 @@ def perform(
     *,
     data: Any = None,
     max_age_minutes: float | None = None,
+    once: Once | None = None,
 ) -> R:
     """Run `work` in the name of the run, in this mode; raises as `entities.perform`, and NeedsDeep."""
     how: Callable[..., R] = {
@@ -82,13 +84,13 @@ def perform(
         Mode.SHADOW: _perform_shadow,
         Mode.DEEP: _perform_deep,
     }[mode]
-    return how(test_id, owner, work, data=data, max_age_minutes=max_age_minutes)
+    return how(test_id, owner, work, data=data, max_age_minutes=max_age_minutes, once=once or Once())
 
 
 def _perform_shadow(
-    test_id: str, owner: str, work: Work[R], *, data: Any, max_age_minutes: float | None
+    test_id: str, owner: str, work: Work[R], *, data: Any, max_age_minutes: float | None, once: Once
 ) -> R:
-    def once(attempt: Attempt) -> R:
+    def attempt_it(attempt: Attempt) -> R:
         with watching_statements() as watch:
             run = runs.hold(test_id, owner, exclusive=attempt.collisions > 0)
             book = AddressBook(test_id, named_in(data))
@@ -100,9 +102,10 @@ def _perform_shadow(
                 result = entities.guarded(work, call, data)
             entries = TestEntity.objects.using(runs.ledger_alias()).bulk_create(call.entries())
             quotas.settle_rows(run.last_ordinal + len(entries))  # type: ignore[attr-defined]
+        once.keep(result, run)
         return result
 
-    return entities.attempting(once)
+    return entities.attempting(attempt_it, once)
 
 
 class ShadowCreation(Creation):
@@ -327,7 +330,9 @@ class _Undone(Exception):
         self.result = result
 
 
-def _perform_deep(test_id: str, owner: str, work: Work[R], *, data: Any, max_age_minutes: float | None) -> R:
+def _perform_deep(
+    test_id: str, owner: str, work: Work[R], *, data: Any, max_age_minutes: float | None, once: Once
+) -> R:
     """The real creation, in a transaction that is rolled back once its constraints are checked.
 
     Hooks that wait for the commit never run; nothing outside the database is made. The ids of its answer are
@@ -337,7 +342,7 @@ def _perform_deep(test_id: str, owner: str, work: Work[R], *, data: Any, max_age
     mail.require_held_back()
     engine = database(runs.ledger_alias())
 
-    def once(attempt: Attempt) -> None:
+    def attempt_it(attempt: Attempt) -> None:
         with engine.locking_briefly():
             call, result = entities.perform_once(
                 attempt, test_id, owner, work, data=data, max_age_minutes=max_age_minutes
@@ -348,9 +353,10 @@ def _perform_deep(test_id: str, owner: str, work: Work[R], *, data: Any, max_age
         raise _Undone(result)
 
     try:
-        entities.attempting(once)
+        entities.attempting(attempt_it, once)
     except _Undone as undone:
         result: R = undone.result
+        once.keep_apart(result)
         return result
     except OperationalError as error:
         if not engine.is_lock_timeout(error):

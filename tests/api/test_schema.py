@@ -89,7 +89,8 @@ class TestSchema:
         assert operation["operationId"]
         assert operation["summary"]
         headers = [each["name"] for each in operation.get("parameters", []) if each["in"] == "header"]
-        assert headers == (["X-Test-ID"] if method == "post" else [])
+        keyed = ["Idempotency-Key"] if method == "post" and path != "cleanup" else []
+        assert headers == [*keyed, *(["X-Test-ID"] if method == "post" else [])]
 
     def test_operation_ids_are_unique(self, schema: Any) -> None:
         ids = [

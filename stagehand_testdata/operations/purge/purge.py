@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
-from ...access import sessions
+from ...access import idempotency, sessions
 from ...conf import settings
 from ...databases import database
 from ...exceptions import NotFound, PlanChanged, PurgeHalted
@@ -275,6 +275,7 @@ def _finish(
         if not remaining:
             alias = runs.ledger_alias()
             Message.objects.using(alias).filter(run=run).order_by()._raw_delete(alias)
+            idempotency.forget_with_run(run)
             _update(run, state=TestRun.State.CLOSED, closed_at=Now())
             locked.state = TestRun.State.CLOSED
         else:
