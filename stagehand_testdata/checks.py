@@ -5,8 +5,10 @@ Each has an id and a hint that names the fix; `docs/checks.md` lists them.
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -19,6 +21,7 @@ from django.core.cache.backends.dummy import DummyCache
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Model
+from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
 from .access import oidc
@@ -29,6 +32,7 @@ from .isolation.mail import OUR_BACKEND, TestDataEmailBackend, is_held_back
 from .isolation.outbound import is_pattern
 from .isolation.statements import FENCES
 from .isolation.visibility import HidesTestData, unhidable
+from .models import AccessKey, Guard, TestEntity
 from .operations import copies, guards
 from .operations.entities import settable_fields, unownable
 from .operations.runs import ledger_alias
@@ -36,15 +40,22 @@ from .registry import EntityType, ExternalType, load_registry
 
 Messages = Iterator[CheckMessage]
 
+_SECURITY = "django.middleware.security.SecurityMiddleware"
+#: A key that counts for longer is one that nobody looks after.
+_LONG = dt.timedelta(days=366)
+#: As Django REST framework reads it.
+_RATE = re.compile(r"[1-9][0-9]{0,8}/[smhd][a-z]*")
+#: So many tables are named, and no more.
+_NAMED = 5
 _MIDDLEWARE = "stagehand_testdata.middleware.test_run_middleware"
 
 
 @register(Tags.compatibility)
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E005, W024, E025, E027, E029, E031, E032, E041, E042: the settings by themselves."""
+    """E001 to E005, W024, E025, E027, E029, E031, E032, E041 to E043: the settings by themselves."""
     if not isinstance(getattr(django_settings, NAME, {}), dict):
         return [Error(f"{NAME} is not a dict.", hint=f"{NAME} = {{'ENABLED': …}}", id="stagehand.E001")]
-    by_themselves = (_unknown_or_mistyped, _gate, _labels, _fence, _mail, _outbound, _copies, _oidc)
+    by_themselves = (_unknown_or_mistyped, _gate, _labels, _fence, _mail, _outbound, _copies, _oidc, _rates)
     return [problem for check in by_themselves for problem in check()]
 
 
@@ -103,6 +114,87 @@ def check_guards(
     if alias not in (databases or ()) or not guards.can_tell(alias):
         return []
     return list(_guards(alias))
+
+
+@register(Tags.security, deploy=True)
+def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """E044 to W046: how the API is exposed, where it can be open at all."""
+    return list(_deployment()) if settings.ENABLED is not False else []
+
+
+@register(Tags.database)
+def check_keys(
+    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """W047: keys that outlive whoever made them. It asks the database, as `check_guards` does."""
+    alias = ledger_alias()
+    if alias not in (databases or ()) or not guards.can_tell(alias):
+        return []
+    return list(_long_keys(alias))
+
+
+@register(Tags.database, deploy=True)
+def check_role(
+    app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """W048: a role of the database's that could take the guards down."""
+    alias = ledger_alias()
+    if settings.ENABLED is False or alias not in (databases or ()) or not guards.can_tell(alias):
+        return []
+    return list(_role(alias))
+
+
+def _deployment() -> Messages:
+    if not settings.REQUIRE_ACCESS_KEY:
+        yield Error(
+            "Test data can be made here by whoever reaches the API: REQUIRE_ACCESS_KEY is False.",
+            hint="Set it to True, and make keys with 'manage.py testdata keys create'; see docs/access.md.",
+            id="stagehand.E044",
+        )
+    if django_settings.DEBUG:
+        yield Error(
+            "Test data can be made here, and DEBUG is on: an error page shows settings and code to anybody.",
+            hint="Set DEBUG to False, or ENABLED.",
+            id="stagehand.E045",
+        )
+    redirects = django_settings.SECURE_SSL_REDIRECT and _SECURITY in django_settings.MIDDLEWARE
+    if not redirects:
+        yield checks.Warning(
+            "Access keys can be sent over plain HTTP: nothing here redirects to HTTPS.",
+            hint="Set SECURE_SSL_REDIRECT, with SecurityMiddleware and, behind a proxy,"
+            " SECURE_PROXY_SSL_HEADER; where the proxy itself takes no plain HTTP, silence this check.",
+            id="stagehand.W046",
+        )
+
+
+def _long_keys(alias: str) -> Messages:
+    standing = AccessKey.objects.using(alias).filter(revoked_at=None)
+    found = standing.filter(expires_at__gt=Now() + _LONG).values_list("public_id", flat=True)
+    if found:
+        yield checks.Warning(
+            f"Access keys that count for more than {_LONG.days} days from now: {', '.join(found)}.",
+            hint="Make keys that expire sooner, and revoke these: 'manage.py testdata keys revoke ID'.",
+            id="stagehand.W047",
+        )
+
+
+def _role(alias: str) -> Messages:
+    engine = database(alias)
+    role = engine.passing_role()
+    guarded = Guard.objects.using(alias).values_list("table", flat=True)
+    owned = [] if role else engine.owned_tables([TestEntity._meta.db_table, *guarded])
+    if role:
+        what = f"is a superuser, or passes row-level security by ({role})"
+    elif owned:
+        what = f"owns {', '.join(owned[:_NAMED])}{' and more' if owned[_NAMED:] else ''}"
+    else:
+        return
+    yield checks.Warning(
+        f"The product's role in the database {what}: it could take the guards and policies down.",
+        hint="Let one role migrate and install the guards, and the product use another, which may only read"
+        " and write rows; see docs/guards.md.",
+        id="stagehand.W048",
+    )
 
 
 def _uncopiable() -> Messages:
@@ -307,6 +399,17 @@ def _outbound() -> Messages:
             for pattern in patterns:
                 if not is_pattern(pattern):
                     yield _refusing_outbound(f"has {pattern!r} under {kind!r}, which nothing would match")
+
+
+def _rates() -> Messages:
+    for name in ("RATE_PER_KEY", "RATE_PER_ADDRESS"):
+        rate: Any = getattr(settings, name)
+        if isinstance(rate, str) and rate and not _RATE.fullmatch(rate):
+            yield Error(
+                f"{name} is {rate!r}, which is no rate: no request is counted.",
+                hint="Write a number and a time, like '100/s', '3000/m'; '' where nothing is to be counted.",
+                id="stagehand.E043",
+            )
 
 
 def _oidc() -> Messages:

@@ -31,17 +31,6 @@ class _Rate(SimpleRateThrottle):
         return self._key
 
 
-def is_rate(text: Any) -> bool:
-    """Whether it is a rate; empty is one that refuses nobody."""
-    if text == "" or not isinstance(text, str):
-        return bool(text == "")
-    try:
-        requests, _ = _Rate(text, "", "").parse_rate(text)
-    except (ValueError, KeyError, IndexError, AttributeError):
-        return False
-    return bool(requests and requests > 0)
-
-
 def refuse_too_many(rate: str, scope: str, ident: str) -> None:
     """Count a request; raise Throttled where there were too many of late."""
     if not rate:

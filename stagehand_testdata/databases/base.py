@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -226,6 +226,10 @@ class Database:
     def passing_role(self) -> str:
         """The connection's role where no policy holds it back; empty where it does."""
         return ""
+
+    def owned_tables(self, tables: Iterable[str]) -> list[str]:
+        """Those of these tables that the connection's role may alter, guards and policies included."""
+        return []
 
     def held_guards(self) -> dict[str, HeldGuard]:
         """What the catalogue holds, by the guards' names."""

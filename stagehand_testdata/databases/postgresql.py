@@ -39,7 +39,7 @@ runs, or as its transaction commits (WITH HOLD), when nothing runs: what was dec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
@@ -528,6 +528,16 @@ class PostgreSQL(Database):
             )
             row: Any = cursor.fetchone()
         return row[0] if row else ""
+
+    def owned_tables(self, tables: Iterable[str]) -> list[str]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT relname::text FROM pg_class"
+                " WHERE oid = ANY(SELECT to_regclass(name) FROM unnest(%s::text[]) name)"
+                " AND pg_has_role(current_user, relowner, 'USAGE') ORDER BY 1",
+                [[self._quote(table) for table in tables]],
+            )
+            return [name for (name,) in cursor.fetchall()]
 
     @cached_property
     def _policy_digest(self) -> str:

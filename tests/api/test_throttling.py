@@ -107,13 +107,3 @@ def test_a_pass_gives_nobody_more(wire: Wire) -> None:
     wire.get("runs", **mine)
     carried = wire.post(f"runs/{wire.test_id}/pass", **mine).json()["token"]
     assert error_of(wire.get("runs", **mine, **{"X-Testdata-Pass": carried})) == (429, "throttled")
-
-
-@pytest.mark.parametrize("text", ["", "1/s", "3000/m", "10/hour", "5/day"])
-def test_what_is_a_rate(text: str) -> None:
-    assert throttling.is_rate(text)
-
-
-@pytest.mark.parametrize("text", ["often", "1", "/s", "1/", "1/x", "0/s", "-1/s", "1.5/s", None, 5])
-def test_what_is_none(text: Any) -> None:
-    assert not throttling.is_rate(text)
