@@ -25,11 +25,12 @@ def main() -> int:
     from django.db import connection
     from django.test.utils import setup_databases, teardown_databases
 
-    from . import creating, guards, purging, shadow
+    from . import creating, guards, keys, purging, shadow
 
     databases = setup_databases(verbosity=0, interactive=False)
     try:
         print(f"{connection.vendor}, Django {django.__version__}, Python {sys.version.split()[0]}\n")
+        keys.measure(options.rounds)
         report("A booking scenario of 6 rows", creating.tasks(), options.rounds)
         report("A booking scenario of 6 rows as a shadow", shadow.tasks(), options.rounds)
         print(f"  a shadow call: {shadow.count_statements()}\n")

@@ -18,11 +18,11 @@ from django.db.models.functions import Concat, Lower
 
 from ..databases.base import JoinedText
 from ..exceptions import Conflict, InvalidInput
-from ..models import TestEntity, TestRun, entries_of_outer_row
+from ..models import TestEntity, TestRun, all_entries_of_outer_row, entries_of_outer_row
 from ..reserved import is_reserved, reserved_domains
 
 DEFAULT_DOMAIN = "example.com"
-_FOREIGN = "!"
+_REAL, _OF_ANOTHER_RUN = "!", "~"
 
 
 def require_reserved(address: str, field: str = "email") -> str:
@@ -61,7 +61,8 @@ class AddressBook:
         self.base = test_id.lower()
         self._named = sorted(set(named))
         self._own: set[str] = set()
-        self._foreign: set[str] = set()
+        self._others: set[str] = set()
+        self._real: set[str] = set()
 
     def annotation(self) -> dict[str, Any]:
         """For `runs.hold`: the accounts' addresses that this call may ask for or fall back to."""
@@ -72,7 +73,11 @@ class AddressBook:
         own = entries_of_outer_row(user, OuterRef(OuterRef("pk")))
         marked = Concat(
             "stagehand_email",
-            Case(When(Exists(own), then=Value("")), default=Value(_FOREIGN)),
+            Case(
+                When(Exists(own), then=Value("")),
+                When(Exists(all_entries_of_outer_row(user)), then=Value(_OF_ANOTHER_RUN)),
+                default=Value(_REAL),
+            ),
             output_field=CharField(),
         )
         held = (
@@ -92,8 +97,10 @@ class AddressBook:
     def read(self, joined: str | None) -> None:
         """Take in what `annotation` brought."""
         for held in filter(None, (joined or "").split(",")):
-            if held.endswith(_FOREIGN):
-                self._foreign.add(held.removesuffix(_FOREIGN))
+            if held.endswith(_REAL):
+                self._real.add(held.removesuffix(_REAL))
+            elif held.endswith(_OF_ANOTHER_RUN):
+                self._others.add(held.removesuffix(_OF_ANOTHER_RUN))
             else:
                 self._own.add(held)
 
@@ -111,19 +118,20 @@ class AddressBook:
     def claim(self, asked: str | None, suffix: str = "", *, field: str = "email") -> str:
         """An address for one more account of the run: the one asked for, or the run's default.
 
-        The default is `<testid><suffix>@example.com`, then `…+2@…`, `…+3@…`. Raises Conflict, InvalidInput.
+        The default is `<testid><suffix>@example.com`, then `…+2@…`, `…+3@…`: also where another run has the
+        one before, so that no refusal tells which test IDs others use. Raises Conflict, InvalidInput.
         """
         local = f"{self.base}{suffix}"
         default = f"{local}@{DEFAULT_DOMAIN}"
         address = require_reserved(asked, field) if asked else default
         if address == default:
             number = 1
-            while address in self._own:
+            while address in self._own | self._others:
                 number += 1
                 address = f"{local}+{number}@{DEFAULT_DOMAIN}"
         if address in self._own:
             raise Conflict(f"This run has an account with the address {address} already.")
-        if address in self._foreign:
+        if address in self._real | self._others:
             raise Conflict(f"The address {address} belongs to an account that is not of this run.")
         self._own.add(address)
         return address

@@ -168,6 +168,10 @@ class TestAgainstTheDatabase:
         with pytest.raises(Conflict):
             self.claim(None)
 
+    def test_another_runs_account_under_the_default_address_leaves_the_next(self) -> None:
+        self.claim(f"{BASE}@example.com", test_id="stagehand_test_other")
+        assert self.claim(None) == [f"{BASE}+2@example.com"]
+
     def test_another_runs_address_is_a_conflict(self) -> None:
         self.claim("ann@example.com", test_id="stagehand_test_other")
         with pytest.raises(Conflict, match="not of this run"):
