@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from django.db import connection, transaction
+from django.apps.registry import Apps
+from django.db import connection, models, transaction
 
 from stagehand_testdata.context import CurrentRun, use_run
 from stagehand_testdata.models import TestEntity
@@ -16,106 +19,160 @@ from tests.host.models import Watched
 
 from . import purging
 
+Model = type[Any]
+
 BARE, ASLEEP, AWAKE = STATES = ("bare", "asleep", "awake")
 
-#: How many saves are timed as one: a single one drowns in the noise.
-SAVES = 500
+#: How many rows are written as one turn: a single one drowns in the noise, and many at once in what else the
+#: machine does meanwhile.
+TURN = 100
+
+#: How many rows one statement inserts in bulk.
+_TOGETHER = 500
 
 
 def measure(rows: int = 100_000, rounds: int = 5) -> dict[str, float]:
     """Print what guards cost ordinary traffic, and what capture costs a run; return the costs in µs by name.
 
-    Rounds without guards, with them, and under a run alternate. A run's entries stand beside, so that the
-    ledger is not empty.
+    Two tables of one kind take turns, one without guards and one with them, the latter under a run too. A
+    run's entries stand beside, so that the ledger is not empty.
     """
     run = purging._tracked(10**6, 2000)
     current = CurrentRun(run.pk, run.test_id, captured=True, fenced=True)
-    tasks: dict[str, Callable[[], float]] = {
-        "a row deleted in bulk": lambda: _bulk_delete(rows),
-        "a row inserted in bulk": lambda: _bulk_insert(rows),
-        "an inserting save()": _inserts,
-        "a single save()": _saves,
-        "a single delete of a row": _single_deletes,
+    tasks: dict[str, tuple[Callable[[Model], float], int]] = {
+        "a row inserted in bulk": (lambda model: _bulk_insert(model, rows), rounds),
+        "a row updated in bulk": (lambda model: _bulk_update(model, rows), rounds),
+        "a row deleted in bulk": (lambda model: _bulk_delete(model, rows), rounds),
+        "an inserting save()": (_inserts, 40 * rounds),
+        "an updating save()": (_updates, 40 * rounds),
+        "a single delete of a row": (_deletes, 40 * rounds),
     }
-    times: dict[tuple[str, str], list[float]] = {}
+    costs = {}
+    guards.install(ledger_alias())
     try:
-        for round_number in range(rounds + 1):
-            # Whichever comes second finds the machine as the first has left it.
-            for state in STATES if round_number % 2 else reversed(STATES):
-                (guards.remove if state == BARE else guards.install)(ledger_alias())
-                for name, task in tasks.items():
-                    with use_run(current if state == AWAKE else None):
-                        taken = task()
-                    if round_number:  # the first round warms up
-                        times.setdefault((name, state), []).append(taken)
+        with _twin(Watched) as twin:
+            print(f"Guards and ordinary traffic: {rounds} rounds of {rows} rows, {40 * rounds} of {TURN}, µs")
+            print(f"  {'':<26} {'bare':>9} {'asleep':>9} {'':>15} {'under a run':>13}")
+            for name, (task, turns) in tasks.items():
+                bare, asleep, awake = _take_turns(task, turns, {BARE: twin}, current)
+                costs[name] = asleep - bare
+                print(
+                    f"  {name:<26} {bare:9.2f} {asleep:9.2f} {asleep - bare:+7.2f} x{asleep / bare:6.3f}"
+                    f" {awake:9.2f} x{awake / bare:5.2f}"
+                )
     finally:
         guards.remove(ledger_alias())
-    print(f"Guards and ordinary traffic: median of {rounds} alternating rounds, {rows} rows, µs")
-    print(f"  {'':<26} {'bare':>9} {'asleep':>9} {'':>15} {'under a run':>13}")
-    costs = {}
-    for name in tasks:
-        bare, asleep, awake = (statistics.median(times[name, state]) * 1e6 for state in STATES)
-        costs[name] = asleep - bare
-        print(
-            f"  {name:<26} {bare:9.2f} {asleep:9.2f} {asleep - bare:+7.2f} x{asleep / bare:5.2f}"
-            f" {awake:9.2f} x{awake / bare:5.2f}"
-        )
     print()
     return costs
 
 
-def _bulk_delete(rows: int) -> float:
-    Watched.objects.bulk_create([Watched(name=f"row {n}") for n in range(rows)], batch_size=10_000)
-    _settle()
-    start = time.perf_counter()
-    with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM host_watched")
-    return (time.perf_counter() - start) / rows
+def _take_turns(
+    task: Callable[[Model], float], turns: int, tables: dict[str, Model], current: CurrentRun
+) -> tuple[float, float, float]:
+    """The median of each state; of what guards cost asleep, the median over neighbouring turns."""
+    times: dict[str, list[float]] = {state: [] for state in STATES}
+    for number in range(turns + 1):
+        # Whichever comes second finds the machine as the first has left it.
+        for state in STATES if number % 2 else reversed(STATES):
+            with use_run(current if state == AWAKE else None):
+                taken = task(tables.get(state, Watched)) * 1e6
+            if number:  # the first turn warms up
+                times[state].append(taken)
+    bare = statistics.median(times[BARE])
+    more = statistics.median(map(lambda one, other: one - other, times[ASLEEP], times[BARE]))
+    return bare, bare + more, statistics.median(times[AWAKE])
 
 
-def _bulk_insert(rows: int) -> float:
-    with transaction.atomic():
-        start = time.perf_counter()
-        Watched.objects.bulk_create([Watched(name=f"row {n}") for n in range(rows)], batch_size=10_000)
-        taken = (time.perf_counter() - start) / rows
+@contextmanager
+def _twin(model: Model) -> Iterator[Model]:
+    """A table of the same columns that gets no guards: no app knows its model."""
+    meta = type("Meta", (), {"apps": Apps(), "app_label": "twin", "db_table": "twin"})
+    columns = {field.name: field.clone() for field in model._meta.local_fields if not field.primary_key}
+    twin = type("Twin", (models.Model,), {"__module__": __name__, "Meta": meta, **columns})
+    with connection.schema_editor() as editor:
+        editor.create_model(twin)
+    try:
+        yield twin
+    finally:
+        with connection.schema_editor() as editor:
+            editor.delete_model(twin)
+
+
+def _bulk_insert(model: Model, rows: int) -> float:
+    # Not by bulk_create(), which takes twenty times what the database does, and never the same.
+    statement = f"INSERT INTO {model._meta.db_table} (name) VALUES {', '.join(['(%s)'] * _TOGETHER)}"
+    names = [f"row {n}" for n in range(_TOGETHER)]
+    with transaction.atomic(), connection.cursor() as cursor:
+        start = _now()
+        for _ in range(rows // _TOGETHER):
+            cursor.execute(statement, names)
+        taken = (_now() - start) / rows
         transaction.set_rollback(True)
     return taken
 
 
-def _inserts() -> float:
+def _bulk_update(model: Model, rows: int) -> float:
+    return _in_bulk(f"UPDATE {model._meta.db_table} SET name = 'another'", model, rows)
+
+
+def _bulk_delete(model: Model, rows: int) -> float:
+    # Without a condition SQLite only forgets the pages, if there is no trigger.
+    return _in_bulk(f"DELETE FROM {model._meta.db_table} WHERE id > 0", model, rows)
+
+
+def _in_bulk(statement: str, model: Model, rows: int) -> float:
     with transaction.atomic():
-        start = time.perf_counter()
-        for n in range(SAVES):
-            Watched(name=f"row {n}").save()
-        taken = (time.perf_counter() - start) / SAVES
+        model.objects.bulk_create([model(name=f"row {n}") for n in range(rows)], batch_size=10_000)
+        _settle(model)
+        with connection.cursor() as cursor:
+            start = _now()
+            cursor.execute(statement)
+            taken = (_now() - start) / rows
         transaction.set_rollback(True)
     return taken
 
 
-@transaction.atomic  # without the wait for the disk, which hides all else
-def _saves() -> float:
-    row = Watched.objects.create(name="somebody")
-    start = time.perf_counter()
-    for n in range(SAVES):
-        row.name = f"somebody {n}"
+def _inserts(model: Model) -> float:
+    def insert(row: Any) -> None:
+        model(name=row.name).save()
+
+    return _one_by_one(model, insert)
+
+
+def _updates(model: Model) -> float:
+    def update(row: Any) -> None:
+        row.name += " again"
         row.save()
-    taken = (time.perf_counter() - start) / SAVES
-    Watched.objects.filter(pk=row.pk).delete()
+
+    return _one_by_one(model, update)
+
+
+def _deletes(model: Model) -> float:
+    return _one_by_one(model, lambda row: model.objects.filter(pk=row.pk)._raw_delete(ledger_alias()))
+
+
+def _one_by_one(model: Model, write: Callable[[Any], Any]) -> float:
+    # Within one transaction: the wait for the disk hides all else.
+    with transaction.atomic():
+        rows = model.objects.bulk_create([model(name=f"row {n}") for n in range(TURN + 1)])
+        write(rows.pop())
+        start = _now()
+        for row in rows:
+            write(row)
+        taken = (_now() - start) / TURN
+        transaction.set_rollback(True)
     return taken
 
 
-@transaction.atomic  # without the wait for the disk, which hides all else
-def _single_deletes() -> float:
-    rows = Watched.objects.bulk_create([Watched(name=f"row {n}") for n in range(SAVES)])
-    start = time.perf_counter()
-    for row in rows:
-        Watched.objects.filter(pk=row.pk)._raw_delete(ledger_alias())
-    return (time.perf_counter() - start) / SAVES
+def _now() -> float:
+    """Seconds. SQLite is at work in this very process: there, those of whoever else is busy do not count."""
+    return time.process_time() if connection.vendor == "sqlite" else time.perf_counter()
 
 
-def _settle() -> None:
+def _settle(model: Model) -> None:
     """Statistics as a table in use has them."""
-    verb = "ANALYZE TABLE" if connection.vendor == "mysql" else "ANALYZE"
+    if connection.vendor == "mysql":
+        return  # there it commits, and counts as it goes
     with connection.cursor() as cursor:
-        for model in (Watched, TestEntity):
-            cursor.execute(f"{verb} {model._meta.db_table}")
+        for each in (model, TestEntity):
+            cursor.execute(f"ANALYZE {each._meta.db_table}")

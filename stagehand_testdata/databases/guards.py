@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..models import Guard, PurgeUnderWay, StatementUnderWay, TestEntity, TestRun
+from ..models import Guard, PurgeUnderWay, RowUnderWay, StatementUnderWay, TestEntity, TestRun
 
 #: Every function and trigger of ours begins with this, whatever the database.
 PREFIX = "stagehand_guard_"
@@ -16,6 +16,7 @@ RECORDS = Guard._meta.db_table
 RUNS = TestRun._meta.db_table
 UNDER_WAY = PurgeUnderWay._meta.db_table
 STATEMENT = StatementUnderWay._meta.db_table
+ROWS = RowUnderWay._meta.db_table
 
 #: What the database says where it refuses a statement of a run, whatever the database.
 FENCE = "stagehand fence: "

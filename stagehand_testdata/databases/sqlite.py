@@ -12,6 +12,14 @@ to it that each row is one of it.
 
 A statement of a run says so in the same way, in another table, and for itself alone. A replacement makes the
 row anew whose place it takes: it fires no trigger for that one, so under a run it is refused.
+
+# Note [Asleep, a trigger costs what is in it]
+A statement pays for what its triggers might do, whether they do it or not: a frame for each trigger that has
+a look, and for an INSERT into a table whose keys count up a look at that count and a write of it, once for
+each statement. So the ledger is not written to by what captures: the rows made are kept in a table of their
+own while the statement lasts, and entered when it is done. And an entry is looked for before it is changed,
+which opens one index instead of the table and all of its indexes. Triggers of the connection's own (TEMP)
+would cost untagged connections little less, and each tagged one the making of those of all tables.
 """
 
 # ruff: noqa: S608 - what is put into statements are names out of the models, never input
@@ -33,6 +41,7 @@ from .guards import (
     LEDGER,
     PREFIX,
     RECORDS,
+    ROWS,
     RUN_HAS_ENDED,
     RUNS,
     STATEMENT,
@@ -49,15 +58,18 @@ M = TypeVar("M", bound=Model)
 _ENABLE_TRIGGER = 1003  # SQLITE_DBCONFIG_ENABLE_TRIGGER, which older Pythons do not name
 
 _POINTING = ("holding", "pointing")
-_TRIGGERS = ("delete", "update", "key", "insert", "capture", "crossing", "removing")
+_TRIGGERS = ("delete", "update", "key", "insert", "capture")
+#: Those that earlier releases had besides.
+_FORMER = ("crossing", "removing")
 #: What writes, and what makes rows anew that are there already.
 _WRITES = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:INSERT|REPLACE|UPDATE|DELETE|WITH)\b", re.IGNORECASE | re.DOTALL
 )
-_REPLACES = re.compile(r"\b(?:INSERT\s+OR\s+)?REPLACE\s+INTO\b|\bINSERT\s+OR\s+REPLACE\b", re.IGNORECASE)
+_REPLACES = re.compile(r"\bREPLACE\s+INTO\b|\b(?:INSERT|UPDATE)\s+OR\s+REPLACE\b", re.IGNORECASE)
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 _CLOSING = f"tombstone = id, removed_at = {_NOW}, reason = '', blocked_by = '{{}}'"
 _CAPTURING = f"EXISTS (SELECT 1 FROM {STATEMENT} WHERE captured)"
+_FENCED = f"EXISTS (SELECT 1 FROM {STATEMENT} WHERE fence <> 'off')"
 _AWAKE = f"EXISTS (SELECT 1 FROM {UNDER_WAY})"
 _RUN = f"(SELECT run_id FROM {UNDER_WAY})"
 
@@ -124,14 +136,32 @@ class SQLite(Database):
                 if fence == "report":
                     [reported] = self._by_the_driver(f"SELECT reported FROM {STATEMENT}")
             finally:
-                self._by_the_driver(f"DELETE FROM {STATEMENT}")
+                try:
+                    self._enter_rows(run.pk)
+                finally:
+                    self._by_the_driver(f"DELETE FROM {STATEMENT}")
         for table in sorted(set(reported.split())):
             tell_touched(run, table)
         return done
 
+    def _enter_rows(self, run_id: int) -> None:
+        """What the statement has made: of one that failed half-way, what is left of it."""
+        if self._by_the_driver(f"SELECT 1 FROM {ROWS} LIMIT 1") is None:
+            return
+        with transaction.mark_for_rollback_on_error(using=self.alias):
+            self._by_the_driver(
+                f"INSERT INTO {LEDGER} (run_id, type, origin, state, reason, blocked_by, model, database,"
+                " key_text, key_bigint, key_uuid, fingerprint, reference, tombstone, created_at)"
+                " SELECT ?, type, 'captured', 'live', '', '{}', model, ?, key_text, key_bigint, key_uuid,"
+                f" '{{}}', '', 0, {_NOW} FROM {ROWS} ORDER BY rowid",
+                [run_id, self.alias],
+            )
+            self._by_the_driver(f"DELETE FROM {ROWS}")
+
     def _by_the_driver(self, statement: str, params: Sequence[Any] = ()) -> Any:
         """The first row of the answer. Whoever watches the connection need not see it."""
-        self.connection.ensure_connection()
+        if self.connection.connection is None:  # Django's own look is dear, thousands of times
+            self.connection.ensure_connection()
         driver: Any = self.connection.connection
         with self.connection.wrap_database_errors:
             return driver.execute(statement, params).fetchone()
@@ -183,11 +213,7 @@ class SQLite(Database):
 
     def guard_sql(self, table: GuardedTable) -> list[str]:
         created = self._triggers(table)
-        return [
-            statement
-            for name in sorted(created)
-            for statement in (f"DROP TRIGGER IF EXISTS {name}", created[name])
-        ]
+        return [*self.unguard_sql(table.name), *(created[name] for name in sorted(created))]
 
     def _triggers(self, table: GuardedTable) -> dict[str, str]:
         quote = self.connection.ops.quote_name
@@ -209,35 +235,45 @@ class SQLite(Database):
             f"SELECT 1 FROM {UNDER_WAY} p WHERE p.model = {literal(table.model)}"
             f" AND ({standing}) BETWEEN p.first AND p.last"
         )
-        # Before the row changes: what closes its entry comes after.
-        of_the_test = f"{self._entry_of(table, 'OLD')} AND +run_id = s.run_id"
-        stranger = (
-            f"WHEN EXISTS (SELECT 1 FROM {STATEMENT} s WHERE s.fence <> 'off' AND NOT {_AWAKE}"
-            f" AND NOT EXISTS (SELECT 1 FROM {LEDGER} WHERE {of_the_test}))"
+        # In front of what closes its entry.
+        of_the_test = (
+            f"EXISTS (SELECT 1 FROM {LEDGER} WHERE {self._entry_of(table, 'OLD')}"
+            f" AND +run_id = {STATEMENT}.run_id)"
+            f" OR EXISTS (SELECT 1 FROM {ROWS} WHERE {self._made_as(table, 'OLD')})"
         )
-        fence = (
-            "BEGIN\n"
-            f"  SELECT RAISE(ABORT, {literal(table.touched)}) FROM {STATEMENT} WHERE fence = 'block';\n"
-            f"  UPDATE {STATEMENT} SET reported = reported || {literal(table.table + chr(10))};\nEND"
-        )
+
+        def fence(crossed: str) -> str:
+            stranger = f"NOT {_AWAKE} AND {crossed} AND NOT ({of_the_test})"
+            return (
+                f"  SELECT RAISE(ABORT, {literal(table.touched)}) FROM {STATEMENT}"
+                f" WHERE fence = 'block' AND {stranger};\n"
+                f"  UPDATE {STATEMENT} SET reported = reported || {literal(table.table + chr(10))}"
+                f" WHERE fence = 'report' AND {stranger};\n"
+            )
+
         bodies = {
-            "crossing": f"BEFORE UPDATE ON {on} FOR EACH ROW {stranger} AND {crossed} {fence}",
-            "removing": f"BEFORE DELETE ON {on} FOR EACH ROW {stranger} {fence}",
-            "delete": f"AFTER DELETE ON {on} FOR EACH ROW WHEN NOT EXISTS ({of_the_set}) BEGIN\n"
+            "delete": f"AFTER DELETE ON {on} FOR EACH ROW"
+            f" WHEN ({_AWAKE} OR EXISTS (SELECT 1 FROM {STATEMENT}) OR {self._stands(table, 'OLD')})"
+            f" AND NOT EXISTS ({of_the_set}) BEGIN\n"
+            f"{fence('1')}"
             f"  UPDATE {LEDGER} SET state = CASE WHEN {_AWAKE} THEN 'removed' ELSE 'gone' END, {_CLOSING}\n"
             f"    WHERE {self._entry_of(table, 'OLD')} AND run_id = coalesce({_RUN}, run_id);\n"
-            f"  SELECT {_refuse(table, 'would have been deleted')} WHERE {_AWAKE} AND changes() <> 1;\nEND",
-            "update": f"AFTER UPDATE ON {on} FOR EACH ROW WHEN {_AWAKE} AND {changed} BEGIN\n"
-            f"  SELECT {_refuse(table, 'would have been changed')} WHERE NOT EXISTS ({entry});\nEND",
-            # Not "UPDATE OF": a key goes by the name of rowid too.
+            f"  SELECT {_refuse(table, 'would have been deleted')} WHERE {_AWAKE} AND changes() <> 1;\n"
+            f"  DELETE FROM {ROWS} WHERE {self._made_as(table, 'OLD')};\nEND",
+            # Before what closes its entry. Not "UPDATE OF": a key goes by the name of rowid too.
+            "update": f"BEFORE UPDATE ON {on} FOR EACH ROW"
+            f" WHEN ({_AWAKE} OR {_FENCED}) AND ({changed} OR {key_changed}) BEGIN\n"
+            f"{fence(crossed)}"
+            f"  SELECT {_refuse(table, 'would have got another key')} WHERE {_AWAKE} AND ({key_changed});\n"
+            f"  SELECT {_refuse(table, 'would have been changed')}"
+            f" WHERE {_AWAKE} AND NOT EXISTS ({entry});\nEND",
             "key": f"AFTER UPDATE ON {on} FOR EACH ROW WHEN {key_changed} BEGIN\n"
-            f"  SELECT {_refuse(table, 'would have got another key')} WHERE {_AWAKE};\n"
-            f"{self._gone(table, 'OLD')}END",
-            # Two that never both wake: which of two would be first, SQLite does not say.
-            "insert": f"AFTER INSERT ON {on} FOR EACH ROW WHEN NOT {_CAPTURING} BEGIN\n"
+            f"{self._gone(table, 'OLD')}{self._gone(table, 'NEW')}"
+            f"  DELETE FROM {ROWS} WHERE {self._made_as(table, 'OLD')};\nEND",
+            "insert": f"AFTER INSERT ON {on} FOR EACH ROW WHEN {self._stands(table, 'NEW')} BEGIN\n"
             f"{self._gone(table, 'NEW')}END",
             "capture": f"AFTER INSERT ON {on} FOR EACH ROW WHEN {_CAPTURING} BEGIN\n"
-            f"{self._gone(table, 'NEW')}{self._capture(table)}END",
+            f"{self._capture(table)}END",
         }
         if table.pointing == "block" and table.pointers:
             bodies |= self._pointing(table)
@@ -245,6 +281,9 @@ class SQLite(Database):
             f"{table.name}_{suffix}": f"CREATE TRIGGER {table.name}_{suffix} {body}"
             for suffix, body in bodies.items()
         }
+
+    def _stands(self, table: GuardedTable, row: str) -> str:
+        return f"EXISTS (SELECT 1 FROM {LEDGER} WHERE {self._entry_of(table, row)})"
 
     def _gone(self, table: GuardedTable, row: str) -> str:
         return f"  UPDATE {LEDGER} SET state = 'gone', {_CLOSING} WHERE {self._entry_of(table, row)};\n"
@@ -260,7 +299,7 @@ class SQLite(Database):
         body = (
             f"ON {quote(table.table)} FOR EACH ROW"
             f" WHEN NOT EXISTS (SELECT 1 FROM {STATEMENT}) AND NOT {_AWAKE} AND ({held})"
-            f" AND NOT EXISTS (SELECT 1 FROM {LEDGER} WHERE {self._entry_of(table, 'NEW')})"
+            f" AND NOT {self._stands(table, 'NEW')}"
             f" BEGIN\n  SELECT RAISE(ABORT, {literal(table.pointed)});\nEND"
         )
         columns = ", ".join(quote(column) for column, *_ in table.pointers)
@@ -269,21 +308,24 @@ class SQLite(Database):
     def _capture(self, table: GuardedTable) -> str:
         key = self._key_of(table, "NEW")
         open_ = f"SELECT 1 FROM {RUNS} r WHERE r.id = s.run_id AND r.state = 'open'"
-        text = with_dashes(key) if table.key == "key_uuid" else f"CAST({key} AS TEXT)"
-        typed = {"key_bigint": "NULL", "key_uuid": "NULL", table.key: key, "key_text": text}
+        typed = {"key_bigint": "NULL", "key_uuid": "NULL", table.key: key}
+        typed["key_text"] = self._text_of(table, "NEW")
         keys = ", ".join(typed[name] for name in ("key_text", "key_bigint", "key_uuid"))
-        values = (
-            f"s.run_id, {literal(table.type)}, 'captured', 'live', '', '{{}}', {literal(table.model)},"
-            f" {literal(self.alias)}, {keys}, '{{}}', '', 0, {_NOW}"
-        )
         return (
             f"  SELECT RAISE(ABORT, {literal(RUN_HAS_ENDED)}) FROM {STATEMENT} s"
             f" WHERE NOT EXISTS ({open_});\n"
-            f"  INSERT INTO {LEDGER} (run_id, type, origin, state, reason, blocked_by, model, database,"
-            " key_text, key_bigint, key_uuid, fingerprint, reference, tombstone, created_at)\n"
-            f"    SELECT {values} FROM {STATEMENT} s;\n"
+            f"  INSERT OR REPLACE INTO {ROWS} (model, type, key_text, key_bigint, key_uuid)"
+            f" VALUES ({literal(table.model)}, {literal(table.type)}, {keys});\n"
             f"{self._marking(table) if table.mark else ''}"
         )
+
+    def _made_as(self, table: GuardedTable, row: str) -> str:
+        """Finds the row among those that the statement has made so far."""
+        return f"model = {literal(table.model)} AND key_text = {self._text_of(table, row)}"
+
+    def _text_of(self, table: GuardedTable, row: str) -> str:
+        key = self._key_of(table, row)
+        return with_dashes(key) if table.key == "key_uuid" else f"CAST({key} AS TEXT)"
 
     def _marking(self, table: GuardedTable) -> str:
         """Raw SQL does not know the column; the ORM has filled it in."""
@@ -300,7 +342,7 @@ class SQLite(Database):
         return f"model = {literal(table.model)} AND {table.key} = {key} AND tombstone = 0"
 
     def unguard_sql(self, name: str) -> list[str]:
-        return [f"DROP TRIGGER IF EXISTS {name}_{suffix}" for suffix in (*_TRIGGERS, *_POINTING)]
+        return [f"DROP TRIGGER IF EXISTS {name}_{suffix}" for suffix in (*_TRIGGERS, *_FORMER, *_POINTING)]
 
     def record_sql(self, table: GuardedTable) -> list[str]:
         held = digest_of(sorted(self._triggers(table).values()))

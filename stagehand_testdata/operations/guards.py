@@ -32,7 +32,16 @@ from ..databases.base import Database
 from ..databases.guards import GuardedTable, HeldGuard, guard_name
 from ..exceptions import ConfigurationError, GuardsDisabled
 from ..logs import log_error
-from ..models import MARK, Guard, PurgeUnderWay, StatementUnderWay, TestEntity, TestRun, key_column
+from ..models import (
+    MARK,
+    Guard,
+    PurgeUnderWay,
+    RowUnderWay,
+    StatementUnderWay,
+    TestEntity,
+    TestRun,
+    key_column,
+)
 from ..registry import get_registry
 from .entities import TREE_COLUMNS, type_name_of
 from .installing import Change, naming
@@ -367,7 +376,9 @@ def require_awake(alias: str) -> dict[str, dt.datetime]:
 def can_tell(alias: str) -> bool:
     """Whether the app's own tables are there yet."""
     there = set(connections[alias].introspection.table_names())
-    return {model._meta.db_table for model in (Guard, PurgeUnderWay, StatementUnderWay, TestEntity)} <= there
+    return {
+        model._meta.db_table for model in (Guard, PurgeUnderWay, RowUnderWay, StatementUnderWay, TestEntity)
+    } <= there
 
 
 def _records(alias: str) -> dict[str, Guard]:

@@ -387,6 +387,14 @@ class TestOrdinaryTraffic:
         sql(f"REPLACE INTO host_person (id, name) VALUES ({ours.pk}, 'real')")
         assert state_of(ours) == "gone"
 
+    @on_sqlite
+    def test_that_moves_a_row_to_the_place_of_another_closes_that_ones_entry(self) -> None:
+        ours, real = create(factories.PersonFactory), factories.PersonFactory()
+        sql(f"UPDATE OR REPLACE host_person SET id = {ours.pk} WHERE id = {real.pk}")
+        assert state_of(ours) == "gone"
+        with refused(), purging():
+            remove_row(ours)
+
     @on_mariadb
     def test_that_replaces_a_row_closes_its_entry_there_too(self) -> None:
         ours = create(factories.PersonFactory)

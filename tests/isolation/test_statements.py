@@ -17,9 +17,10 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
 from stagehand_testdata.context import CurrentRun, use_run
+from stagehand_testdata.databases import database
 from stagehand_testdata.exceptions import RunClosed, TestRunTouchedRealRow
 from stagehand_testdata.isolation.statements import name_statements
-from stagehand_testdata.models import StatementUnderWay, TestEntity, TestRun
+from stagehand_testdata.models import RowUnderWay, StatementUnderWay, TestEntity, TestRun
 from stagehand_testdata.operations import guards, passes, runs
 from stagehand_testdata.operations.entities import type_name_of
 from stagehand_testdata.operations.purge.purge import purge_run
@@ -260,6 +261,68 @@ class TestWhatTheProductWrites:
         assert list(Label.objects.all()) == [real]
         assert not Book.objects.exists()
         assert not TestEntity.objects.standing().exists()
+
+
+@on_sqlite
+class TestWithinOneStatement:
+    """Of the product's own triggers, and of one that fails half-way."""
+
+    @staticmethod
+    def trigger(body: str) -> None:
+        sql(f"CREATE TRIGGER nosy AFTER INSERT ON host_label FOR EACH ROW BEGIN {body}; END")
+        # SQLite begins with the newest.
+        [table] = [each for each in guards.guardable() if each.table == "host_label"]
+        for statement in database(ALIAS).guard_sql(table):
+            sql(statement)
+
+    @pytest.fixture(autouse=True)
+    def real(self, run: CurrentRun) -> Label:
+        return Label.objects.create(text="real")
+
+    def test_what_it_has_made_may_be_changed(self, run: CurrentRun) -> None:
+        self.trigger("UPDATE host_label SET text = text || '!' WHERE id = NEW.id")
+        with use_run(run):
+            by_bulk_create()
+        assert entered() == label_keys("a!", "b!")
+
+    def test_what_it_has_made_may_go_again(self, run: CurrentRun) -> None:
+        self.trigger("DELETE FROM host_label WHERE id = NEW.id AND text = 'a'")
+        with use_run(run):
+            by_raw_sql()
+        assert entered() == label_keys("b")
+
+    def test_what_it_has_made_is_its_own_under_that_key_alone(self, run: CurrentRun) -> None:
+        self.trigger("UPDATE host_label SET id = -id WHERE id = NEW.id AND text = 'a'")
+        with use_run(run):
+            by_raw_sql()
+        assert entered() == label_keys("b")
+
+    @pytest.mark.parametrize(
+        "body", ["UPDATE host_label SET text = text || '!'", "DELETE FROM host_label WHERE text = 'real'"]
+    )
+    def test_a_real_row_may_not_be_touched(self, run: CurrentRun, real: Label, body: str) -> None:
+        self.trigger(body)
+        with use_run(run), pytest.raises(TestRunTouchedRealRow), transaction.atomic():
+            by_raw_sql()
+        assert list(Label.objects.all()) == [real]
+        assert entered() == []
+
+    def test_what_is_left_of_one_that_failed_is_the_runs(self, run: CurrentRun) -> None:
+        with use_run(run), pytest.raises(IntegrityError):
+            sql("INSERT OR FAIL INTO host_label (text) VALUES ('left'), ('real'), ('never')")
+        assert entered() == label_keys("left")
+
+    def test_that_cannot_be_entered_takes_its_transaction_with_it(self, run: CurrentRun) -> None:
+        sql(
+            "CREATE TRIGGER full BEFORE INSERT ON stagehand_testdata_testentity FOR EACH ROW"
+            " BEGIN SELECT RAISE(FAIL, 'no room'); END"
+        )
+        with use_run(run), transaction.atomic():
+            with pytest.raises(IntegrityError, match="no room"):
+                by_raw_sql()
+            assert transaction.get_rollback()
+            transaction.set_rollback(False)
+            RowUnderWay.objects.all().delete()
 
 
 class TestAMarkedModel:
@@ -525,6 +588,15 @@ class TestTheFence:
                 sql(statement)
         assert not TestEntity.objects.exists()
 
+    @on_sqlite
+    def test_keeps_a_run_from_replacing_rows_by_a_change_of_its_own(self, run: CurrentRun) -> None:
+        real = Label.objects.create(text="real")
+        with use_run(run):
+            own = Label.objects.create(text="own")
+            with pytest.raises(TestRunTouchedRealRow), transaction.atomic():
+                sql(f"UPDATE OR REPLACE host_label SET text = 'real' WHERE id = {own.pk}")
+        assert Label.objects.filter(pk=real.pk).exists()
+
 
 class TestARealRowThatWouldHoldATestRow:
     POINTING: list[Callable[[Any, Any], Any]] = [
@@ -634,3 +706,4 @@ class TestAStatement:
 def _no_leftovers(db: None) -> Iterator[None]:
     yield
     assert not StatementUnderWay.objects.exists()
+    assert not RowUnderWay.objects.exists()

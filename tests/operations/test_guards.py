@@ -269,6 +269,23 @@ class TestInstalling:
         assert [each.table for each in guards.install(ALIAS)] == [TABLE]
         assert status_of().reason == ""
 
+    @on_sqlite
+    def test_again_takes_down_what_an_older_release_had_besides(self) -> None:
+        for suffix in ("crossing", "removing"):
+            sql(f"CREATE TRIGGER {NAME}_{suffix} AFTER UPDATE ON {TABLE} BEGIN SELECT 1; END")
+        digest = database(ALIAS).held_guards()[NAME].digest
+        Guard.objects.filter(table=TABLE).update(definition="0" * 32 + digest)
+        assert (status_of().state, "another release" in status_of().reason) == (State.AWAKE, True)
+        assert [each.table for each in guards.install(ALIAS)] == [TABLE]
+        [[count]] = sql("SELECT count(*) FROM sqlite_master WHERE name LIKE %s", [f"{NAME}%"])
+        assert count == 5
+
+    def test_again_takes_down_what_a_setting_no_longer_asks_for(self) -> None:
+        with changed(FENCE_POINTERS="block"):
+            guards.install(ALIAS)
+        guards.install(ALIAS)
+        assert {each.state for each in guards.status(ALIAS)} == {State.AWAKE}
+
     def test_takes_down_what_left_the_registry(self) -> None:
         with registered(voucher=factories.VoucherFactory), changed(LEFT_ALONE=["host"]):
             assert status_of().reason == "no longer wanted"
