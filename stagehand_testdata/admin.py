@@ -13,30 +13,38 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from django import forms
 from django.apps import apps
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Now
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, reverse
+from django.utils.cache import add_never_cache_headers
+from django.utils.decorators import method_decorator
 from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 from django.utils.timezone import localtime
+from django.views.decorators.csrf import csrf_protect
+from django.views.decorators.debug import sensitive_post_parameters
 
+from .access import keys
+from .access.callers import known_operations
 from .exceptions import TestDataError
 from .logs import log_error
-from .models import Message, Receipt, TestEntity, TestRun
+from .models import AccessKey, Message, Receipt, TestEntity, TestRun
 from .operations import runs
 from .operations.purge.plan import EXPLANATIONS, Plan, make_plan
 from .operations.purge.purge import Outcome, purge_run
+from .registry import load_registry
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
@@ -613,3 +621,147 @@ class MessageAdmin(LedgerAdmin):
     @admin.display(description="to")
     def to(self, message: Message) -> str:
         return ", ".join(message.addresses)
+
+
+def _limit_field(name: str) -> forms.Field:
+    column: Any = AccessKey._meta.get_field(name)
+    initial = column.default if column.has_default() else None
+    return forms.IntegerField(
+        required=False, min_value=1, max_value=2**31 - 1, initial=initial, help_text=column.help_text
+    )
+
+
+class KeyForm(forms.Form):
+    """What a key is to be; what the form makes is not a row, but a row and a text that is shown once."""
+
+    name = forms.CharField(max_length=AccessKey.NAME_LENGTH, help_text="What it is for.")
+    holder = forms.CharField(
+        max_length=AccessKey.HOLDER_LENGTH, required=False, help_text="Who answers for it: a person, a team."
+    )
+    days = forms.IntegerField(initial=90, min_value=1, max_value=3650, help_text="How long it counts.")
+    operations = forms.MultipleChoiceField(required=False, help_text="None chosen: everything.")
+    entity_types = forms.MultipleChoiceField(required=False, help_text="None chosen: all types.")
+    scopes = forms.MultipleChoiceField(
+        required=False, choices=TestRun.Scope.choices, help_text="None chosen: runs of every scope."
+    )
+    networks = forms.CharField(
+        required=False, help_text="Where it may come from, as '10.0.0.0/8, 2001:db8::/32'; empty: anywhere."
+    )
+    max_minutes = _limit_field("max_minutes")
+    max_live_rows = _limit_field("max_live_rows")
+    max_open_runs = _limit_field("max_open_runs")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        chosen: Any = self.fields["operations"]
+        chosen.choices = [(name, name) for name in sorted(known_operations())]
+        chosen = self.fields["entity_types"]
+        chosen.choices = [(each.name, each.name) for each in load_registry().entity_types]
+
+    def clean(self) -> dict[str, Any]:
+        given = {name: value for name, value in self.cleaned_data.items() if name not in ("days", "networks")}
+        listed = (part.strip() for part in self.cleaned_data.get("networks", "").split(","))
+        given["networks"] = [each for each in listed if each]
+        given["lifetime"] = dt.timedelta(days=self.cleaned_data.get("days") or 1)
+        if not self.errors:
+            try:
+                keys.fields(**given)
+            except TestDataError as refused:
+                raise ValidationError(refused.details or refused.message) from refused
+        return given
+
+
+@admin.register(AccessKey)
+class AccessKeyAdmin(LedgerAdmin):
+    """Keys are made and shown once, rotated and revoked here, and not changed: their secrets are nowhere."""
+
+    list_display = ["name", "public_id", "holder", "state_badge", "expires_at", "last_used_at"]
+    list_filter = ["expires_at", "revoked_at"]
+    search_fields = ["name", "public_id", "holder", "owner"]
+    search_help_text = "Name, ID, holder or owner"
+    readonly_fields = ["state_badge"]
+    fields = [
+        *("name", "public_id", "holder", "owner", "state_badge"),
+        *("created_at", "expires_at", "revoked_at", "last_used_at", "former_until"),
+        *("operations", "entity_types", "scopes", "networks"),
+        *("max_minutes", "max_live_rows", "max_open_runs"),
+    ]
+    actions = ["rotate", "revoke"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AccessKey]:
+        found: QuerySet[AccessKey] = super().get_queryset(request).annotate(now=Now())
+        return found
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return admin.ModelAdmin.has_add_permission(self, request)
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        """Whoever may change keys: to revoke or rotate one is all the change there is."""
+        return admin.ModelAdmin.has_change_permission(self, request)
+
+    @admin.display(description="state")
+    def state_badge(self, key: Any) -> SafeString:
+        if key.revoked_at is not None:
+            return badge("gone", "revoked")
+        return badge("gone", "expired") if key.expires_at <= key.now else badge("live", "counts")
+
+    @method_decorator(sensitive_post_parameters())
+    @method_decorator(csrf_protect)
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = KeyForm(request.POST or None)
+        if form.is_valid():
+            made = keys.create(**form.cleaned_data)
+            self.log_addition(request, made.key, "Made.")
+            return self._show_once(request, made, "Made")
+        return TemplateResponse(
+            request,
+            "admin/stagehand_testdata/accesskey/add.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "form": form,
+                "title": "Make an access key",
+            },
+        )
+
+    @admin.action(description="Give the selected access key another secret", permissions=["revoke"])
+    def rotate(self, request: HttpRequest, queryset: QuerySet[AccessKey]) -> HttpResponse | None:
+        chosen = list(queryset[:2])
+        if len(chosen) != 1:
+            self.message_user(request, "One key at a time: its new secret is shown once.", messages.ERROR)
+            return None
+        try:
+            made = keys.rotate(chosen[0])
+        except TestDataError as refused:
+            self.message_user(request, f"{chosen[0]}: {refused.message}", messages.ERROR)
+            return None
+        self.log_change(request, made.key, "Given another secret.")
+        return self._show_once(request, made, "Rotated")
+
+    @admin.action(description="Revoke selected access keys", permissions=["revoke"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[AccessKey]) -> None:
+        for key in queryset:
+            keys.revoke(key)
+            self.log_change(request, key, "Revoked.")
+            self.message_user(request, f"{key} ({key.public_id}) counts no more.", messages.SUCCESS)
+
+    def _show_once(self, request: HttpRequest, made: keys.Made, done: str) -> HttpResponse:
+        """The answer itself has the key: a message would wait for the next page in a cookie or a session."""
+        response = TemplateResponse(
+            request,
+            "admin/stagehand_testdata/accesskey/shown_once.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "media": self.media,
+                "title": f"{done}: {made.key}",
+                "key": made.key,
+                "text": made.text,
+            },
+        )
+        add_never_cache_headers(response)
+        return response

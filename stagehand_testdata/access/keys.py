@@ -81,46 +81,55 @@ def parse(text: str) -> Token | None:
     return Token(found[2], found[3])
 
 
-def create(
-    name: str,
-    lifetime: dt.timedelta,
-    *,
-    owner: str = "",
-    holder: str = "",
-    operations: Iterable[str] = (),
-    entity_types: Iterable[str] = (),
-    scopes: Iterable[str] = (),
-    networks: Iterable[str] = (),
-    **limits: int | None,
-) -> Made:
+def create(name: str, lifetime: dt.timedelta, *, owner: str = "", **given: Any) -> Made:
     """A new key that counts for `lifetime` from now by the database's clock.
 
-    `owner` is whose the runs are where that is not the key alone; `limits` are `max_minutes`,
-    `max_live_rows`, `max_open_runs`. Raises InvalidInput.
+    `owner` is whose the runs are where that is not the key alone; for the rest see `fields`, which raises
+    InvalidInput.
     """
     token = Token(_random(_ID_DIGITS, AccessKey.ID_LENGTH), _random(_DIGITS, _SECRET_LENGTH))
-    known = {
-        "operations": (operations, known_operations() | {"cleanup"}),
-        "entity_types": (entity_types, {each.name for each in get_registry().entity_types}),
-        "scopes": (scopes, set(TestRun.Scope.values)),
-    }
     key = AccessKey(
         public_id=token.public_id,
         owner=owner or f"key:{token.public_id}",
-        name=_line("name", name, AccessKey.NAME_LENGTH),
-        holder=_line("holder", holder, AccessKey.HOLDER_LENGTH) if holder else "",
         secret_digest=_digest(token),
         created_at=Now(),
-        expires_at=Now() + _positive(lifetime),
-        **{field: _named(field, *given) for field, given in known.items()},
-        networks=[_network(each) for each in networks],
-        **{field: _limit(field, number) for field, number in limits.items()},
+        **fields(name, lifetime, **given),
     )
     with transaction.atomic(using=_alias()):
         key.save(using=_alias(), force_insert=True)
         quotas.prepare(key.owner)
     key.refresh_from_db()
     return Made(key, str(token))
+
+
+def fields(
+    name: str,
+    lifetime: dt.timedelta,
+    *,
+    holder: str = "",
+    operations: Iterable[str] = (),
+    entity_types: Iterable[str] = (),
+    scopes: Iterable[str] = (),
+    networks: Iterable[str] = (),
+    **limits: int | None,
+) -> dict[str, Any]:
+    """What a key is to hold of what somebody asked for it; raises InvalidInput with the field at fault.
+
+    `limits` are `max_minutes`, `max_live_rows`, `max_open_runs`; None is none.
+    """
+    known = {
+        "operations": (operations, known_operations() | {"cleanup"}),
+        "entity_types": (entity_types, {each.name for each in get_registry().entity_types}),
+        "scopes": (scopes, set(TestRun.Scope.values)),
+    }
+    return {
+        "name": _line("name", name, AccessKey.NAME_LENGTH),
+        "holder": _line("holder", holder, AccessKey.HOLDER_LENGTH) if holder else "",
+        "expires_at": Now() + _positive(lifetime),
+        **{field: _named(field, *names) for field, names in known.items()},
+        "networks": [_network(each) for each in networks],
+        **{field: _limit(field, number) for field, number in limits.items()},
+    }
 
 
 def find(public_id: str) -> AccessKey:

@@ -63,6 +63,13 @@ def test_create_takes_what_restricts_a_key() -> None:
     assert (made["maxMinutes"], made["maxLiveRows"], made["maxOpenRuns"]) == (30, 20, 2)
 
 
+def test_a_limit_that_is_not_said_is_the_default_and_none_lifts_it() -> None:
+    made = created()
+    assert (made["maxMinutes"], made["maxLiveRows"], made["maxOpenRuns"]) == (None, 10_000, 100)
+    made = created("--max-live-rows", "none", "--max-open-runs", "none")
+    assert (made["maxLiveRows"], made["maxOpenRuns"]) == (None, None)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -21,17 +21,19 @@ _LISTS = {
     "scopes": ("scopes", "the scopes of the runs that it may open"),
     "networks": ("networks", "where it may come from, as '10.0.0.0/8,2001:db8::/32'"),
 }
+#: A limit that is not said is the table's own default.
+_UNSAID = object()
 _LIMITS = {
     "max-minutes": "how long its runs may live",
-    "max-live-rows": "how many rows its runs may have at a time",
-    "max-open-runs": "how many runs it may have open at a time",
+    "max-live-rows": "how many rows its runs may have at a time (default: 10000; or 'none')",
+    "max-open-runs": "how many runs it may have open at a time (default: 100; or 'none')",
 }
 
 
 def add_arguments(parser: CommandParser) -> None:
     parser.description = (
         "A key is shown once, when it is made or gets another secret; the database has a keyed hash alone."
-        " What is not said restricts nothing. Exit status: 0 done, 2 misuse."
+        " A list that is not said restricts nothing. Exit status: 0 done, 2 misuse."
     )
     actions = parser.add_subparsers(dest="action", metavar="create|list|revoke|rotate", required=True)
     making = _action(actions, "create", "make a key and show it, this once")
@@ -47,7 +49,7 @@ def add_arguments(parser: CommandParser) -> None:
     for option, (field, text) in _LISTS.items():
         making.add_argument(f"--{option}", dest=field, type=_names, default=(), metavar="A,B", help=text)
     for option, text in _LIMITS.items():
-        making.add_argument(f"--{option}", type=_number, metavar="N", help=text)
+        making.add_argument(f"--{option}", type=_limit, default=_UNSAID, metavar="N", help=text)
     listing = _action(actions, "list", "the keys, the newest first; their secrets are nowhere")
     listing.add_argument("--all", action="store_true", help="those that count no more, too")
     revoking = _action(actions, "revoke", "let a key count no more, at once")
@@ -70,7 +72,8 @@ def run(command: TestDataCommand, options: dict[str, Any]) -> int:
 
 def _create(command: TestDataCommand, options: dict[str, Any]) -> None:
     given = {field: options[field] for field, _ in _LISTS.values()}
-    given |= {field: options[field] for field in (option.replace("-", "_") for option in _LIMITS)}
+    limits = (option.replace("-", "_") for option in _LIMITS)
+    given |= {field: options[field] for field in limits if options[field] is not _UNSAID}
     _show_once(
         command, keys.create(options["name"], options["expires"], holder=options["holder"], **given), options
     )
@@ -151,7 +154,9 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _number(text: str) -> int:
+def _limit(text: str) -> int | None:
+    if text == "none":
+        return None
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise argparse.ArgumentTypeError(f"'{text}' is no number; type one from 1 up")
+        raise argparse.ArgumentTypeError(f"'{text}' is no number; type one from 1 up, or 'none'")
     return int(text)
