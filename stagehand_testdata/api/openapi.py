@@ -6,13 +6,17 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from django.apps import apps
+from django.core.validators import RegexValidator
 
 from .. import __version__
 from ..access import idempotency
-from .fields import Identifier
+from ..conf import settings
+from ..registry import get_registry
+from .fields import AlwaysTrue, Identifier, Text
 from .serializers import BatchSerializer, ErrorSerializer, ScenarioAnswerSerializer, StrictSerializer
 
 F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C")
 
 try:
     from drf_spectacular.extensions import OpenApiSerializerExtension, OpenApiSerializerFieldExtension
@@ -23,6 +27,7 @@ try:
         OpenApiResponse,
         PolymorphicProxySerializer,
         extend_schema,
+        extend_schema_field,
     )
 except ImportError:  # the extra is not installed
     AutoSchema = object  # type: ignore[assignment, misc]
@@ -41,6 +46,11 @@ SCHEMA_SETTINGS: dict[str, Any] = {
     },
     "SECURITY": [{"accessKey": []}, {}],
 }
+
+#: What a database keeps as a whole number.
+_LONG = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
+#: At least one character that Python does not trim.
+_NOT_BLANK = r"[^\s\u001c-\u001f\u0085]"
 
 _ERRORS = {
     400: "The body, the test ID or the run's age is not acceptable.",
@@ -67,13 +77,23 @@ class ViewSchema(AutoSchema):
     def get_tags(self) -> list[str]:
         return ["test data"]
 
+    def get_auth(self) -> list[dict[str, list[str]]]:
+        needed = settings.REQUIRE_ACCESS_KEY and getattr(self.view, "needs_key", True)
+        return [{"accessKey": []}] if needed else []
+
+    def _get_request_body(self, direction: str = "request") -> dict[str, Any] | None:
+        body = super()._get_request_body(direction)
+        return body and {**body, "required": True}
+
     def get_override_parameters(self) -> list[Any]:
         found = []
         if getattr(self.view, "needs_test_id", False):
+            prefix = settings.TEST_ID_PREFIX
+            rest = f"[A-Za-z0-9_-]{{0,{max(128 - len(prefix), 0)}}}"
             found.append(
                 OpenApiParameter(
                     "X-Test-ID",
-                    str,
+                    {"type": "string", "pattern": f"^{prefix}{rest}$"},
                     OpenApiParameter.HEADER,
                     required=True,
                     description="1 to 128 of A-Z a-z 0-9 _ -, starting with the test prefix.",
@@ -127,8 +147,11 @@ if HAVE_SPECTACULAR:
             shape: dict[str, Any] = auto_schema._map_serializer(
                 self.target, direction, bypass_extensions=True
             )
-            counts = [{"type": "integer", "minimum": 0}, {"type": "boolean", "enum": [True]}]
-            return {**shape, "additionalProperties": {"oneOf": counts}}
+            counts = {"oneOf": [{"type": "integer", "minimum": 0}, {"type": "boolean", "enum": [True]}]}
+            types = get_registry().entity_types
+            names = sorted({name for each in types for name in (each.name, each.plural) if name})
+            properties = {**dict.fromkeys(names, counts), **shape["properties"]}
+            return {**shape, "properties": properties, "additionalProperties": False}
 
     class OpenAnswer(OpenApiSerializerExtension):
         """A scenario may say more of itself."""
@@ -148,7 +171,28 @@ if HAVE_SPECTACULAR:
 
         def map_serializer_field(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
             text = auto_schema._map_serializer_field(self.target, direction, bypass_extensions=True)
-            return {"oneOf": [text, {"type": "integer"}]}
+            return {"oneOf": [{**text, "pattern": _NOT_BLANK}, _LONG]}
+
+    class NotBlank(OpenApiSerializerFieldExtension):
+        """A text that says nothing is refused, unless its field takes one."""
+
+        target_class = Text
+        match_subclasses = True
+
+        def map_serializer_field(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+            text: dict[str, Any] = auto_schema._map_serializer_field(
+                self.target, direction, bypass_extensions=True
+            )
+            has_pattern = any(isinstance(each, RegexValidator) for each in self.target.validators)
+            return text if self.target.allow_blank or has_pattern else {**text, "pattern": _NOT_BLANK}
+
+    class OnlyTrue(OpenApiSerializerFieldExtension):
+        """The test flag."""
+
+        target_class = AlwaysTrue
+
+        def map_serializer_field(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+            return {"type": "boolean", "enum": [True]}
 
 
 def nullable(shape: dict[str, Any]) -> dict[str, Any]:
@@ -156,6 +200,14 @@ def nullable(shape: dict[str, Any]) -> dict[str, Any]:
     if HAVE_SPECTACULAR and spectacular_settings.OAS_VERSION.startswith("3.1"):
         return {**shape, "type": [shape["type"], "null"]}
     return {**shape, "nullable": True}
+
+
+def shaped(shape: dict[str, Any]) -> Callable[[type[C]], type[C]]:
+    """What the schema says of a field's class; nothing where there is no schema."""
+    if not HAVE_SPECTACULAR:
+        return lambda field: field
+    decorate: Callable[[type[C]], type[C]] = extend_schema_field(shape)
+    return decorate
 
 
 def one_or_many(name: str, serializer: Any) -> Any:

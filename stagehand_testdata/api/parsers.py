@@ -81,10 +81,11 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _finite(text: str) -> float:
+    """JSON does not tell a whole number from a fraction: 5.0 is 5."""
     number = float(text)
     if number in (float("inf"), float("-inf")):
         raise InvalidInput("The request body holds a number that is out of range.")
-    return number
+    return int(number) if number.is_integer() and -_LARGEST <= number < _LARGEST else number
 
 
 def _bounded(text: str) -> int:

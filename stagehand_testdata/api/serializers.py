@@ -46,14 +46,15 @@ class RunFrameSerializer(StrictSerializer):
         max_value=_LATEST_MS,
         help_text="ms since 1970; can only make it stricter.",
     )
-    maxAgeMinutes = Number(required=False, max_value=_LONGEST_MINUTES, help_text="Minutes, cut to the cap.")
+    maxAgeMinutes = Number(
+        required=False,
+        min_value=_SHORTEST_MINUTES,
+        max_value=_LONGEST_MINUTES,
+        help_text="Minutes, cut to the cap.",
+        error_messages={"min_value": "Ensure this value is greater than 0."},
+    )
     buildId = Identifier(required=False, max_length=128)
     scope = serializers.ChoiceField(choices=TestRun.Scope.choices, required=False)
-
-    def validate_maxAgeMinutes(self, value: float) -> float:
-        if value < _SHORTEST_MINUTES:
-            raise serializers.ValidationError("Ensure this value is greater than 0.")
-        return value
 
 
 class FrameSerializer(RunFrameSerializer):

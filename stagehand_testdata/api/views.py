@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -48,6 +49,7 @@ from .parsers import StrictJSONParser
 from .signing_in import link_to, storage_state
 
 _LENGTH_DIGITS = 20
+_COUNT = re.compile(r"0*[1-9][0-9]{0,99}")
 _HOUR_MINUTES = 60
 _DAY_MINUTES = 24 * 60
 
@@ -73,6 +75,16 @@ class Pages(PageNumberPagination):
     page_size = 50
     page_size_query_param = "pageSize"
     max_page_size = 500
+
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> Any:
+        for name in (self.page_query_param, self.page_size_query_param):
+            if not _COUNT.fullmatch(request.query_params.get(name, "1")):
+                raise InvalidInput(f"{name} must be a whole number above 0.")
+        return super().paginate_queryset(queryset, request, view)
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        parameters: list[dict[str, Any]] = super().get_schema_operation_parameters(view)
+        return [{**each, "schema": {"type": "integer", "minimum": 1}} for each in parameters]
 
     def get_paginated_response_schema(self, schema: Any) -> dict[str, Any]:
         link = openapi.nullable({"type": "string", "format": "uri"})
@@ -392,7 +404,10 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         return runs.find(test_id, self.owner, deleted=deleted)
 
     @openapi.describe(
-        "list_runs", answers={200: serializers.RunSerializer(many=True)}, summary="The runs of this key"
+        "list_runs",
+        answers={200: serializers.RunSerializer(many=True)},
+        errors=(400, 401, 403, 404),
+        summary="The runs of this key",
     )
     def list(self, request: Request) -> Response:
         page = self.paginate_queryset(self.get_queryset())
@@ -518,6 +533,7 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
 class TokenViewSet(TestDataViewSet):
     """A key for whoever shows a token of a trusted issuer."""
 
+    needs_key = False
     cleaning = frozenset({"exchange"})
     secret = frozenset({"exchange"})
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from ..api.fields import AlwaysTrue, Amount, Identifier, Text, Whole
+from ..api.openapi import shaped
 from ..api.serializers import CreatedSerializer, FrameSerializer, StrictSerializer
 from .models import Availability, Booking
 
@@ -18,6 +20,7 @@ _LAST_START = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
 _NAME_LENGTH = 120
 
 
+@shaped({"oneOf": [{"type": "boolean"}, {"type": "string", "enum": Availability.values}]})
 class AvailabilityField(serializers.JSONField):
     """true, false, or 'available', 'limited', 'unavailable'; given back as it was sent."""
 
@@ -32,13 +35,10 @@ class AvailabilityField(serializers.JSONField):
 class CurrencyField(Text):
     """Three letters, as in ISO 4217."""
 
-    default_error_messages = {"invalid_currency": "Three letters, as in ISO 4217."}
+    default_validators = [RegexValidator(r"^[A-Za-z]{3}\Z", "Three letters, as in ISO 4217.")]
 
     def to_internal_value(self, data: Any) -> str:
-        text = super().to_internal_value(data).upper()
-        if len(text) != 3 or not (text.isascii() and text.isalpha()):
-            self.fail("invalid_currency")
-        return text
+        return super().to_internal_value(data).upper()
 
 
 class BuilderRequest(FrameSerializer):

@@ -134,9 +134,7 @@ def test_a_strange_query_is_refused(wire: Wire, send: Callable[..., None], query
     assert (status, code) in ((404, "not_found"), (400, "invalid_body"))
 
 
-@pytest.mark.parametrize(
-    "query", ["page=", "pageSize=x", "pageSize=0", "pageSize=-5", "pageSize=99999", "to=%ff", "x=1"]
-)
+@pytest.mark.parametrize("query", ["pageSize=99999", "to=%ff", "x=1"])
 def test_what_says_nothing_changes_nothing(wire: Wire, send: Callable[..., None], query: str) -> None:
     send(wire, mail())
     assert read(wire, f"?{query}")["count"] == (0 if query.startswith("to") else 1)

@@ -262,13 +262,16 @@ class TestReading:
     @pytest.mark.parametrize(
         ("query", "status"),
         [
-            ("pageSize=0", 200),
-            ("pageSize=-1", 200),
-            ("pageSize=x", 200),
+            ("pageSize=0", 400),
+            ("pageSize=-1", 400),
+            ("pageSize=x", 400),
+            ("pageSize=", 400),
+            ("pageSize=%D9%A3", 400),
             ("pageSize=99999999999999999999", 200),
-            ("page=0", 404),
-            ("page=x", 404),
-            ("page=%00", 404),
+            ("page=0", 400),
+            ("page=x", 400),
+            ("page=", 400),
+            ("page=%00", 400),
             ("page=99999999999999999999", 404),
         ],
     )
