@@ -46,6 +46,8 @@ def main() -> int:
 def measure(options: argparse.Namespace, directory: Path, reports: Path) -> int:
     from project import demo
 
+    # One client sends as fast as it can: what is told to come back later is no answer to what was sent.
+    os.environ |= {"STAGEHAND_TESTDATA_RATE_PER_KEY": "", "STAGEHAND_TESTDATA_RATE_PER_ADDRESS": ""}
     demo.prepare(directory / "db.sqlite3")
     total, seed = 0, options.seed
     for required, share in ((False, options.cases // 2), (True, options.cases)):
@@ -63,7 +65,8 @@ def measure(options: argparse.Namespace, directory: Path, reports: Path) -> int:
                 cases = found.get("test_cases", {}).get("generated", 0)
                 total += cases
                 asked = "with" if required else "without"
-                print(f"seed {seed}: {cases} cases {asked} keys, {len(found.get('failures', ()))} failures")
+                failures = len(found.get("failures", ()))
+                print(f"seed {seed}: {cases} cases {asked} keys, {failures} failures", flush=True)
                 if status or not cases:
                     return status or 1
                 seed += 1
@@ -97,7 +100,8 @@ def run(url: str, schema: Path, config: Path, report: Path, *, seed: int, exampl
         *("--max-examples", str(examples), "--seed", str(seed), "--continue-on-failure"),
         *("--report", "json", "--report-json-path", str(report)),
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "FUZZ_ROUND": str(seed)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
     return done.returncode

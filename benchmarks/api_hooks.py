@@ -6,6 +6,7 @@ address one that nobody can own, a moment not long ago. Cases that are meant to 
 
 from __future__ import annotations
 
+import os
 import time
 import zlib
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from typing import Any
 
 import schemathesis
 
+#: No round uses what an earlier one has used up on the same server.
+ROUND = os.environ["FUZZ_ROUND"]
 TYPES = ("builder", "client", "sessionType", "product")
 #: So many test IDs at a time, each for so many cases: a run that was cleaned up takes nothing more.
 RUNS_AT_A_TIME = 4
@@ -38,9 +41,11 @@ def before_call(context: Any, case: Any, kwargs: Mapping[str, Any]) -> None:
     number = next(_cases)
     parameters = repr((case.method, case.path, case.body, case.path_parameters)).encode()
     chosen = zlib.crc32(parameters)
-    test_id = f"stagehand_test_{number // CASES_OF_A_RUN}_{chosen % RUNS_AT_A_TIME}"
+    test_id = f"stagehand_test_{ROUND}_{number // CASES_OF_A_RUN}_{chosen % RUNS_AT_A_TIME}"
     if "X-Test-ID" in (case.headers or {}):
         case.headers["X-Test-ID"] = test_id
+    if "Idempotency-Key" in (case.headers or {}):
+        case.headers["Idempotency-Key"] = f"fuzz-{ROUND}-{number}"  # not another body's
     path = case.path_parameters or {}
     if "testId" in path and chosen % 4:
         path["testId"] = test_id
@@ -70,6 +75,8 @@ def _plain(operation: str, name: str, value: Any, chosen: int) -> Any:
         return f"fuzz{chosen}@example.com"
     if name == "startTime":
         return "2030-01-01T10:00:00Z"
+    if name == "next":
+        return "/marketplace/builders"
     if name == "calendlyUrl":
         return "https://calendly.test/x"
     if name in ("amount", "hourlyRate", "price"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import datetime as dt
+import io
 import re
 from decimal import Decimal
 from typing import Any
@@ -231,3 +233,14 @@ def test_style_sheets_are_served_and_nothing_else(client: Client) -> None:
 
 def test_no_migration_is_missing() -> None:
     call_command("makemigrations", "shop", "stagehand_marketplace", check=True, dry_run=True, verbosity=0)
+
+
+@pytest.mark.parametrize(
+    "text", ['=HYPERLINK("https://evil.test")', "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1"]
+)
+def test_a_formula_in_the_csv_is_a_text(client: Client, text: str) -> None:
+    make_builder("Ann", headline=text)
+    lines = list(
+        csv.reader(io.StringIO(b"".join(client.get("/marketplace/builders.csv")).decode(), newline=""))
+    )
+    assert dict(zip(*lines, strict=True))["headline"] == f"'{text}"

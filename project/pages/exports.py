@@ -24,11 +24,20 @@ PAGE_SIZE = 50
 COLUMNS = ("id", "display_name", "headline", "hourly_rate", "availability", "validation_tier", "created_at")
 
 
+#: How a formula may begin, as OWASP lists it.
+_RECKONED = ("=", "+", "-", "@", "\t", "\r", "\n", "\0")
+
+
 class _Line:
     """What csv writes to: it hands each line on."""
 
     def write(self, line: str) -> str:
         return line
+
+
+def _for_a_spreadsheet(value: Any) -> Any:
+    """A text that a spreadsheet would reckon with gets a quote before it, which spreadsheets do not show."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_RECKONED) else value
 
 
 @require_safe
@@ -40,7 +49,7 @@ def builders_csv(request: HttpRequest) -> StreamingHttpResponse:
     def lines() -> Iterator[str]:
         yield writer.writerow(COLUMNS)
         for row in found.iterator(chunk_size=500):
-            yield writer.writerow(row)
+            yield writer.writerow(map(_for_a_spreadsheet, row))
 
     headers = {"Content-Disposition": 'attachment; filename="builders.csv"'}
     return StreamingHttpResponse(lines(), content_type="text/csv; charset=utf-8", headers=headers)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from stagehand_testdata.access import issuers
 from stagehand_testdata.access.issuers import fault_of_url, keys_of
@@ -207,6 +213,35 @@ class TestKeysFromElsewhere:
         issuer.document["issuer"] = issuer.url + "/"
         with pytest.raises(IssuerUnavailable):
             find(issuer)
+
+
+def test_an_issuer_whose_certificate_nobody_vouches_for_gives_no_keys(
+    issuer: Issuer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed("localhost", tmp_path))
+    issuer.server.socket = context.wrap_socket(issuer.server.socket, server_side=True)
+    url = issuer.url.replace("http://127.0.0.1", "https://localhost")
+    with pytest.raises(IssuerUnavailable):
+        keys_of(url, url + KEYS).find("key-0")
+    assert issuer.asked == []
+    assert "URLError" in caplog.text
+
+
+def self_signed(host: str, directory: Path) -> Path:
+    """A file with a key and a certificate for this host that no authority has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    now = dt.datetime.now(dt.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now).not_valid_after(now + dt.timedelta(hours=1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+    certificate = builder.sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = directory / "issuer.pem"
+    path.write_bytes(private + certificate.public_bytes(pem))
+    return path
 
 
 def test_keys_for_another_use_or_without_an_id_are_none(issuer: Issuer) -> None:
