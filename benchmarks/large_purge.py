@@ -1,4 +1,4 @@
-"""`python -m benchmarks.large_purge [--rows 1000000 …] [--rounds 2] [--receiver]`
+"""`python -m benchmarks.large_purge [--rows 1000000 …] [--rounds 2] [--receiver] [--unanalysed]`
 
 One run of many rows over five tables with as many real rows beside them, on PostgreSQL or SQLite
 (DATABASE_URL). The limit that ours is measured against is the least that ends in the same state: one raw
@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--receiver", action="store_true", help="somebody listens to one of the five models")
+    parser.add_argument("--unanalysed", action="store_true", help="PostgreSQL has no statistics of any table")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=None)
     parser.add_argument("--child", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -54,7 +55,7 @@ def compare(options: argparse.Namespace) -> int:
     print(f"{'rows':>9}  {'way':<12} {'seconds':>8} {'ratio':>6} {'µs/row':>7} {'peak MB':>8}")
     medians: dict[str, list[tuple[int, float]]] = {}
     for rows in options.rows:
-        with_rows = store.build(rows)
+        with_rows = store.build(rows, analysed=not options.unanalysed)
         results: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         for _ in range(options.rounds):
             for way in ways:
@@ -190,11 +191,11 @@ class Copies:
     def named(self, suffix: str) -> str:
         return f"{self.url.scheme}://{self.url.netloc}{self.url.path}_{suffix}"
 
-    def build(self, rows: int) -> str:
+    def build(self, rows: int, *, analysed: bool) -> str:
         url = self.named(f"rows{rows}")
         self.drop(url)
         self._create(url)
-        here = f"from benchmarks.large_purge import fill; import django; django.setup(); fill({rows})"
+        here = f"from benchmarks.large_purge import fill; import django; django.setup(); fill({rows}, {analysed})"
         subprocess.run([sys.executable, "-c", here], env={**os.environ, "DATABASE_URL": url}, check=True)
         return url
 
@@ -237,7 +238,7 @@ def _name(url: str) -> str:
     return urlsplit(url).path.lstrip("/")
 
 
-def fill(rows: int) -> None:
+def fill(rows: int, analysed: bool) -> None:
     """A run of `rows` entities over five tables, as many real rows, and the guards."""
     from django.core.management import call_command
     from django.db import connection, transaction
@@ -250,6 +251,10 @@ def fill(rows: int) -> None:
             cursor.execute("PRAGMA journal_mode = wal")
     call_command("migrate", verbosity=0)
     guards.install(connection.alias)
+    if not analysed:
+        with connection.cursor() as cursor:
+            for model in (*tables(), TestEntity):
+                cursor.execute(f"ALTER TABLE {model._meta.db_table} SET (autovacuum_enabled = off)")
     with transaction.atomic():
         run = runs.open_or_join(TEST_ID)
     each = rows // 5
@@ -287,7 +292,8 @@ def fill(rows: int) -> None:
                 [run.pk, model._meta.model_name, model._meta.label_lower],
             )
     with connection.cursor() as cursor:
-        cursor.execute("VACUUM ANALYZE" if connection.vendor == "postgresql" else "ANALYZE")
+        if analysed:
+            cursor.execute("VACUUM ANALYZE" if connection.vendor == "postgresql" else "ANALYZE")
         if connection.vendor == "sqlite":
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()

@@ -15,17 +15,22 @@ class StandingIndex(models.Index):
 
     Closing an entry then writes to no such index, which is most of the price of closing it. With `unique`, no
     two standing entries have the same values. Without partial indexes the column `tombstone` is added, which
-    is 0 for a standing entry and its own id for any other. An entry that has nothing in the first column is
-    not in the index either: each entry has one of two typed keys, and writes to the index of that one.
+    is 0 for a standing entry and its own id for any other.
+
+    It serves only whoever asks for a value of the column `asked`, the first one where it is not named, and
+    has no entry that has none. Until PostgreSQL has statistics, any index that could serve looks as good to
+    it as any other, and it would look a key up by reading all entries of its model.
     """
 
-    def __init__(self, *, unique: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *, unique: bool = False, asked: str = "", **kwargs: Any) -> None:
         self.unique = unique
+        self.asked = asked
         super().__init__(**kwargs)
 
     def deconstruct(self) -> Any:
         path, args, kwargs = super().deconstruct()
-        return path, args, {**kwargs, "unique": True} if self.unique else kwargs
+        given = {"unique": self.unique, "asked": self.asked}
+        return path, args, {**kwargs, **{name: value for name, value in given.items() if value}}
 
     def create_sql(
         self,
@@ -37,17 +42,15 @@ class StandingIndex(models.Index):
         editor: Any = schema_editor
         partial = editor.connection.features.supports_partial_indexes
         names = list(self.fields) if partial else [*self.fields, "tombstone"]
-        first: Any = model._meta.get_field(self.fields[0])
-        condition = f"{editor.quote_name('tombstone')} = 0"
-        if first.null:
-            condition += f" AND {editor.quote_name(first.column)} IS NOT NULL"
+        asked = model._meta.get_field(self.asked or self.fields[0]).column
+        quote = editor.quote_name
         sql = editor.sql_create_index
         statement: Statement = editor._create_index_sql(
             model,
             fields=[model._meta.get_field(name) for name in names],
             name=self.name,
             using=using,
-            condition=condition if partial else None,
+            condition=f"{quote('tombstone')} = 0 AND {quote(asked)} IS NOT NULL" if partial else None,
             sql=sql.replace("CREATE INDEX", "CREATE UNIQUE INDEX") if self.unique else sql,
             **kwargs,
         )

@@ -276,7 +276,10 @@ class TestEntity(models.Model):
         ]
         indexes = [
             StandingIndex(
-                fields=["model", "key_text", "database"], name="stagehand_entity_standing", unique=True
+                fields=["model", "key_text", "database"],
+                name="stagehand_entity_standing",
+                unique=True,
+                asked="key_text",
             ),
             StandingIndex(fields=["run", "model", "id"], name="stagehand_entity_of_run"),
             StandingIndex(fields=["key_bigint", "model"], name="stagehand_entity_by_bigint"),

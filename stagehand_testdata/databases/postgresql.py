@@ -8,8 +8,9 @@ deletes rows of a guarded table needs none on the ledger. Hash and merge joins a
 plan is kept: one made for a bulk delete would read the whole ledger at each single delete after it.
 
 # Note [Which index]
-Whose row it is, the fence asks by a subquery for one value, which the planner cannot make a join of: where
-the statistics are old it would read all that the run has made, at each row. A row has one standing entry.
+Which entry a row has is asked by a subquery for one value, which the planner cannot make a join of: where the
+statistics are old it would read all that the run has made, at each row. A row has one standing entry. Entries
+are closed by their ids alone, and the run is no condition that an index could serve: `run_id + 0`.
 
 # Note [How a trigger knows the run]
 From a comment at the start of the statement, by `current_query()`. A setting of the session would stay on for
@@ -86,7 +87,7 @@ DECLARE
   awake text;
   run text;
   sent text;
-  closed bigint;
+  ended bigint;
   asked bigint;
   test bigint;
   fence text := 'off';
@@ -144,32 +145,31 @@ BEGIN
     END IF;
   ELSIF TG_OP = 'DELETE' THEN
     IF run <> '' THEN
-      UPDATE {ledger} AS entry SET state = 'removed', {closing}
-        FROM gone AS row_ WHERE {entry_of_row} AND entry.run_id = run::bigint;
-      GET DIAGNOSTICS closed = ROW_COUNT;
+      UPDATE {ledger} AS closed SET state = 'removed', {closing}
+        WHERE closed.id = {entries_gone} AND closed.run_id + 0 = run::bigint;
+      GET DIAGNOSTICS ended = ROW_COUNT;
       SELECT count(*) INTO asked FROM gone;
-      IF closed <> asked THEN
+      IF ended <> asked THEN
         RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = 'stagehand guard: of ' || asked
-          || {row_s_of_table} || ' that would have been deleted, ' || closed || ' are of the run ' || run;
+          || {row_s_of_table} || ' that would have been deleted, ' || ended || ' are of the run ' || run;
       END IF;
     ELSE
-      UPDATE {ledger} AS entry SET state = 'gone', {closing}
-        FROM gone AS row_ WHERE {entry_of_row};
+      UPDATE {ledger} AS closed SET state = 'gone', {closing} WHERE closed.id = {entries_gone};
     END IF;
   ELSIF TG_OP = 'TRUNCATE' THEN
     IF run <> '' THEN
       RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = 'stagehand guard: a purge does not truncate '
         || {table_literal};
     END IF;
-    UPDATE {ledger} AS entry SET state = 'gone', {closing}
-      WHERE entry.model = {model} AND entry.tombstone = 0;
+    UPDATE {ledger} AS closed SET state = 'gone', {closing}
+      WHERE closed.model = {model} AND closed.tombstone = 0;
   ELSIF TG_ARGV[0] = 'key' THEN
     IF run <> '' THEN
       RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = 'stagehand guard: a purge does not change a key of '
         || {table_literal};
     END IF;
-    UPDATE {ledger} AS entry SET state = 'gone', {closing}
-      WHERE {entry_of_old};
+    UPDATE {ledger} AS closed SET state = 'gone', {closing}
+      WHERE closed.id = (SELECT entry.id FROM {ledger} AS entry WHERE {entry_of_old});
   ELSIF run <> '' AND {changed}OLD *<> NEW AND NOT EXISTS (
     SELECT 1 FROM {ledger} AS entry WHERE {entry_of_old} AND entry.run_id = run::bigint
   ) THEN
@@ -226,7 +226,7 @@ md5(string_agg(concat_ws('|', p.polname, p.polpermissive, p.polcmd, p.polroles::
   (SELECT concat_ws('|', f.prosrc, f.proconfig::text) FROM pg_proc f WHERE f.oid = to_regproc({{function}}))),
   '|' ORDER BY p.polname) FILTER (WHERE p.polname IN ('{_SHOWN}', '{_HIDDEN}')))"""
 
-_CLOSING = "tombstone = entry.id, removed_at = statement_timestamp(), reason = '', blocked_by = '{}'"
+_CLOSING = "tombstone = closed.id, removed_at = statement_timestamp(), reason = '', blocked_by = '{}'"
 
 # How the catalogue's own view of a guard becomes one text. `pg_get_triggerdef` writes the function's name
 # with its schema or without, depending on the search path of who asks: so what follows it is cut off.
@@ -410,6 +410,8 @@ class PostgreSQL(Database):
             marking=self._marking(table) if table.mark else "",
             fenced=_changed(*table.exempt, *table.free),
             entry_of_row=self._entry_of(table, "row_"),
+            entries_gone=f"ANY (ARRAY(SELECT (SELECT entry.id FROM {self._qualified(LEDGER)} AS entry"
+            f" WHERE {self._entry_of(table, 'row_')}) FROM gone AS row_))",
             entry_of_old=self._entry_of(table, "OLD"),
             entry_of_new=self._entry_of(table, "NEW"),
             holds_a_test_row=self._holding(table),

@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
             model_name='testentity',
             constraint=models.CheckConstraint(condition=stagehand_testdata.constraints.StateAgrees('state', 'tombstone'), name='stagehand_entity_state_tombstone'),
         ),
-        # Made anew: an entry without this key is no longer in it.
+        # Made anew: each serves only whoever asks for what it is there for.
         migrations.RemoveIndex(
             model_name='testentity',
             name='stagehand_entity_by_bigint',
@@ -30,7 +30,6 @@ class Migration(migrations.Migration):
             model_name='testentity',
             index=stagehand_testdata.indexes.StandingIndex(fields=['key_bigint', 'model'], name='stagehand_entity_by_bigint'),
         ),
-        # Made anew: an entry without this key is no longer in it.
         migrations.RemoveIndex(
             model_name='testentity',
             name='stagehand_entity_by_uuid',
@@ -38,5 +37,21 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='testentity',
             index=stagehand_testdata.indexes.StandingIndex(fields=['key_uuid', 'model'], name='stagehand_entity_by_uuid'),
+        ),
+        migrations.RemoveIndex(
+            model_name='testentity',
+            name='stagehand_entity_of_run',
+        ),
+        migrations.AddIndex(
+            model_name='testentity',
+            index=stagehand_testdata.indexes.StandingIndex(fields=['run', 'model', 'id'], name='stagehand_entity_of_run'),
+        ),
+        migrations.RemoveIndex(
+            model_name='testentity',
+            name='stagehand_entity_standing',
+        ),
+        migrations.AddIndex(
+            model_name='testentity',
+            index=stagehand_testdata.indexes.StandingIndex(fields=['model', 'key_text', 'database'], unique=True, asked='key_text', name='stagehand_entity_standing'),
         ),
     ]

@@ -1,0 +1,87 @@
+"""The entry of a row is found by its key, however little PostgreSQL knows of the ledger as yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import transaction
+
+from stagehand_testdata.context import CurrentRun, use_run
+from stagehand_testdata.models import TestEntity, TestRun
+from stagehand_testdata.operations import runs
+from tests.guarding import (
+    guarded,  # noqa: F401 - a fixture
+    on_postgresql,
+    purging,
+    sql,
+)
+from tests.host.models import Author, Person, Voucher
+from tests.making import TEST_ID
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("guarded"), on_postgresql]
+
+ROWS = 300
+
+MAKERS: dict[str, Callable[[int], Any]] = {
+    "integer": lambda n: Person(name=f"person {n}"),
+    "uuid": lambda n: Author(name=f"author {n}"),
+    "text": lambda n: Voucher(code=f"code {n}"),
+}
+
+
+@pytest.fixture(params=list(MAKERS))
+def maker(request: pytest.FixtureRequest) -> Callable[[int], Any]:
+    return MAKERS[request.param]
+
+
+@pytest.fixture
+def run(db: None) -> CurrentRun:
+    with transaction.atomic():
+        return current(runs.open_or_join(TEST_ID))
+
+
+def current(run: TestRun) -> CurrentRun:
+    return CurrentRun(run.pk, run.test_id, captured=True, fenced=True)
+
+
+def entries_read() -> int:
+    """How many rows of the ledger this transaction has looked at."""
+    [(read,)] = sql(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = %s",
+        [TestEntity._meta.db_table],
+    )
+    return int(read)
+
+
+def delete(model: Any) -> None:
+    sql(f"DELETE FROM {model._meta.db_table}")
+
+
+def delete_as_a_purge(model: Any) -> None:
+    with purging():
+        delete(model)
+
+
+def delete_as_a_run(model: Any) -> None:
+    with use_run(current(TestRun.objects.get())):
+        delete(model)
+
+
+@pytest.mark.parametrize("deleting", [delete, delete_as_a_purge, delete_as_a_run])
+def test_many_rows_cost_a_few_entries_each(
+    run: CurrentRun, maker: Callable[[int], Any], deleting: Callable[[Any], None]
+) -> None:
+    model = type(maker(0))
+    # The plans that the triggers keep are made now, while the ledger is nearly empty.
+    sql("DISCARD PLANS")
+    with use_run(run):
+        maker(0).save(force_insert=True)
+    deleting(model)
+    with use_run(run):
+        model.objects.bulk_create([maker(n) for n in range(1, ROWS + 1)])
+    before = entries_read()
+    deleting(model)
+    assert not TestEntity.objects.standing().exists()
+    assert entries_read() - before < 10 * ROWS
