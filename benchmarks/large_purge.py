@@ -195,7 +195,8 @@ class Copies:
         url = self.named(f"rows{rows}")
         self.drop(url)
         self._create(url)
-        here = f"from benchmarks.large_purge import fill; import django; django.setup(); fill({rows}, {analysed})"
+        here = "from benchmarks.large_purge import fill; import django; django.setup()"
+        here += f"; fill({rows}, {analysed})"
         subprocess.run([sys.executable, "-c", here], env={**os.environ, "DATABASE_URL": url}, check=True)
         return url
 
