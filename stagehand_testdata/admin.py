@@ -36,11 +36,12 @@ from django.utils.timezone import localtime
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters
 
-from .access import keys
+from .access import keys, trail
 from .access.callers import known_operations
+from .access.trail import Act
 from .exceptions import TestDataError
 from .logs import log_error
-from .models import AccessKey, Message, Receipt, TestEntity, TestRun
+from .models import AccessKey, AuditEntry, Message, Receipt, TestEntity, TestRun
 from .operations import runs
 from .operations.purge.plan import EXPLANATIONS, Plan, make_plan
 from .operations.purge.purge import Outcome, purge_run
@@ -127,6 +128,13 @@ def held_lines(held: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def act_of(request: HttpRequest) -> Act:
+    """What the audit says of it: the user's key, for a name may be an address of mail."""
+    asked = request.POST.get("action", "")
+    by = f"user:{request.user.pk}"
+    return Act("admin", asked if asked.isidentifier() else "", by, request.META.get("REMOTE_ADDR") or "")
+
+
 class LedgerAdmin(ModelAdmin):
     """What the pages share. See Note [View only]."""
 
@@ -139,6 +147,12 @@ class LedgerAdmin(ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         # Where purges and renewals look too: a replica may lag behind.
         return super().get_queryset(request).using(runs.ledger_alias())
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        with trail.acting(act_of(request)):
+            return super().changelist_view(request, extra_context)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -595,6 +609,41 @@ class ReceiptAdmin(LedgerAdmin):
         return super().render_change_form(request, context, *args, **kwargs)
 
 
+@admin.register(AuditEntry)
+class AuditEntryAdmin(LedgerAdmin):
+    list_display = ["at", "who", "operation", "what", "how_many", "result_badge", "via", "address"]
+    list_filter = ["result", "operation", "via", "at"]
+    search_fields = ["test_id", "owner", "key_id", "name", "address", "subject"]
+    search_help_text = "Test ID, who, key, address, or what it was done to"
+    date_hierarchy = "at"
+    readonly_fields = ["who", "what", "how_many", "result_badge"]
+    fieldsets = [
+        (None, {"fields": ["at", "operation", "what", "how_many", "result_badge"]}),
+        ("Who", {"fields": ["owner", "name", "key_id", "via", "asked", "address"]}),
+    ]
+
+    @admin.display(description="who", ordering="owner")
+    def who(self, entry: AuditEntry) -> SafeString:
+        name = format_html('<span class="stagehand-label">{}</span>', entry.name) if entry.name else ""
+        return format_html("{}{}", entry.owner or "-", name)
+
+    @admin.display(description="what", ordering="test_id")
+    def what(self, entry: AuditEntry) -> SafeString | str:
+        if entry.run_id is None:
+            return entry.subject or "-"
+        run = link(page_url(self.admin_site, TestRun, "change", entry.run_id), entry.test_id)
+        return format_html("{} {}", run, entry.subject) if entry.subject else run
+
+    @admin.display(description="how many")
+    def how_many(self, entry: AuditEntry) -> str:
+        return in_words(entry.counts) if entry.counts else "-"
+
+    @admin.display(description="result", ordering="result")
+    def result_badge(self, entry: AuditEntry) -> SafeString:
+        tones = {trail.DONE: "live", trail.BEGUN: "closing", trail.RESIDUE: "quarantined"}
+        return badge(tones.get(entry.result, "expired"), entry.result)
+
+
 @admin.register(Message)
 class MessageAdmin(LedgerAdmin):
     """HTML is shown as its source."""
@@ -714,7 +763,8 @@ class AccessKeyAdmin(LedgerAdmin):
             raise PermissionDenied
         form = KeyForm(request.POST or None)
         if form.is_valid():
-            made = keys.create(**form.cleaned_data)
+            with trail.acting(act_of(request)):
+                made = keys.create(**form.cleaned_data)
             self.log_addition(request, made.key, "Made.")
             return self._show_once(request, made, "Made")
         return TemplateResponse(

@@ -77,6 +77,7 @@ class Settings:
     STATEMENT_TIMEOUT_SECONDS = Setting[float](30, int, float)
     PURGE_BATCH_SIZE = Setting(5000)
     MAX_ROWS_PER_PURGE = Setting(100_000)
+    AUDIT_DAYS = Setting(365)
     MAX_TABLE_SHARE = Setting[float](1.0, int, float)
 
     @classmethod

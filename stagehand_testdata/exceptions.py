@@ -43,6 +43,7 @@ Which HTTP status a code becomes is said in one place, `api/errors.py`.
     │   ├── UntrackedWrite      untracked_write
     │   └── PrivilegedAccount   privileged_account
     ├── ExternalFailed          external_failed
+    ├── AppendOnly              append_only
     └── ConfigurationError      misconfigured
         ├── DuplicateName       duplicate_name
         └── GuardsDisabled      guards_disabled
@@ -299,6 +300,12 @@ class PrivilegedAccount(FactoryFailed):
     """The factory made an account with staff or superuser rights; nothing was created."""
 
     code = "privileged_account"
+
+
+class AppendOnly(TestDataError):
+    """Rows of the audit are not changed or deleted."""
+
+    code = "append_only"
 
 
 class ConfigurationError(TestDataError):

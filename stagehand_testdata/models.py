@@ -17,7 +17,7 @@ from django.db.models import F, OuterRef, Q, Value
 from django.db.models.functions import Cast, Concat, Now
 
 from .constraints import StateAgrees
-from .exceptions import NeedsDeep
+from .exceptions import AppendOnly, NeedsDeep
 from .indexes import StandingIndex
 from .seeding import SEED_LIMIT
 
@@ -407,6 +407,74 @@ class Receipt(models.Model):
 
     def __str__(self) -> str:
         return f"{self.digest[:12]}"
+
+
+class AppendOnlyQuerySet(models.QuerySet[Any]):
+    """Reads and inserts; everything else raises AppendOnly."""
+
+    def update(self, **kwargs: Any) -> int:
+        raise AppendOnly
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        raise AppendOnly
+
+    def bulk_update(self, *args: Any, **kwargs: Any) -> int:
+        raise AppendOnly
+
+    def update_or_create(self, *args: Any, **kwargs: Any) -> tuple[Any, bool]:
+        raise AppendOnly
+
+    def _raw_delete(self, using: str | None) -> int:
+        raise AppendOnly
+
+
+class AuditEntry(models.Model):
+    """Who did what, from where, how much of it, and what came of it. See Note [The audit], `access.trail`."""
+
+    class Via(models.TextChoices):
+        API = "api", "API"
+        ADMIN = "admin", "admin"
+        COMMAND = "command", "command"
+        TASK = "task", "task"
+        CODE = "code", "code"
+
+    at = models.DateTimeField(db_default=Now())
+    via = models.CharField(max_length=8, choices=Via.choices)
+    asked = models.CharField(max_length=64, blank=True, help_text="The route's operation, or the command.")
+    operation = models.CharField(max_length=32, help_text="What was done.")
+    owner = models.CharField(
+        "who", max_length=128, blank=True, help_text="An access key, an OIDC subject, a user's key, a uid."
+    )
+    key_id = models.CharField("key ID", max_length=32, blank=True)
+    name = models.CharField(max_length=128, blank=True, help_text="What the access key is called.")
+    address = models.CharField(max_length=45, blank=True)
+    test_id = models.CharField("test ID", max_length=128, blank=True)
+    run_id = models.BigIntegerField(null=True, help_text="The run itself may be gone.")
+    subject = models.CharField(max_length=255, blank=True, help_text="What it was done to, if not to a run.")
+    counts = models.JSONField(default=dict, help_text="How many, by type.")
+    result = models.CharField(max_length=32, help_text="'done', or the code of an error.")
+
+    objects = AppendOnlyQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "audit entries"
+        indexes = [
+            models.Index(fields=["at"], name="stagehand_audit_at"),
+            models.Index(fields=["test_id", "at"], name="stagehand_audit_test_id"),
+            models.Index(fields=["owner", "at"], name="stagehand_audit_owner"),
+        ]
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.test_id or self.subject}".strip()
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self._state.adding:
+            raise AppendOnly
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        raise AppendOnly
 
 
 class IdempotentAnswer(models.Model):

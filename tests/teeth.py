@@ -76,6 +76,7 @@ FINGERPRINTS = "fingerprints.py"
 SIGN_IN = "operations/sign_in.py"
 SESSIONS = "access/sessions.py"
 IDEMPOTENCY = "access/idempotency.py"
+TRAIL = "access/trail.py"
 
 T_EXECUTE = "operations/purge/test_execute.py"
 T_HELD = f"{T_EXECUTE}::TestARealRowThatPointsAtATestRow"
@@ -108,6 +109,7 @@ T_SESSIONS = "api/test_sessions.py"
 T_NOTED = "access/test_sessions.py"
 T_ACCOUNTS = "operations/purge/test_accounts.py"
 T_IDEMPOTENCY = "api/test_idempotency.py"
+T_TRAIL = "access/test_trail.py"
 
 
 BUGS: tuple[Bug, ...] = (
@@ -669,8 +671,8 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "a replica's role passes the guards by",
         POSTGRESQL,
-        "ENABLE ALWAYS TRIGGER",
-        "ENABLE TRIGGER",
+        "ENABLE ALWAYS TRIGGER {name}",
+        "ENABLE TRIGGER {name}",
         (f"{T_DATABASE}::TestAPurge::test_is_guarded_under_the_role_of_a_replica_too",),
     ),
     Bug(
@@ -1329,6 +1331,42 @@ BUGS: tuple[Bug, ...] = (
         "        if kept.under_way:\n            raise InProgress\n",
         "",
         (f"{T_IDEMPOTENCY}::TestThingsOutside",),
+    ),
+    # --- the audit ---
+    Bug(
+        "the audit's rows can be deleted in raw SQL",
+        POSTGRESQL,
+        "BEFORE UPDATE OR DELETE ON {on}",
+        "BEFORE UPDATE ON {on}",
+        (f"{T_TRAIL}::TestAppendOnly",),
+    ),
+    Bug(
+        "a door that is open once is open for good",
+        POSTGRESQL,
+        " = pg_current_xact_id()::text THEN",
+        " <> '' THEN",
+        (f"{T_TRAIL}::TestAppendOnly",),
+    ),
+    Bug(
+        "a purge begins without a word",
+        PURGE,
+        '            trail.record("run.close", run, result=trail.BEGUN)\n',
+        "",
+        (f"{T_TRAIL}::TestOverTheWire",),
+    ),
+    Bug(
+        "refusals fill the disk",
+        TRAIL,
+        "            if spent >= PER_ADDRESS or",
+        "            if",
+        (f"{T_TRAIL}::TestRefusals",),
+    ),
+    Bug(
+        "an address of IPv6 is told from its neighbour",
+        TRAIL,
+        "(place, 64)",
+        "(place, 128)",
+        (f"{T_TRAIL}::TestRefusals",),
     ),
 )
 

@@ -32,7 +32,7 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 from ..exceptions import InvalidInput, NotAuthenticated, NotFound
 from ..models import AccessKey, TestRun
 from ..registry import get_registry
-from . import quotas
+from . import quotas, trail
 from .callers import Caller, known_operations
 
 PREFIX = "tdk"
@@ -98,6 +98,7 @@ def create(name: str, lifetime: dt.timedelta, *, owner: str = "", **given: Any) 
     with transaction.atomic(using=_alias()):
         key.save(using=_alias(), force_insert=True)
         quotas.prepare(key.owner)
+        trail.record("key.create", subject=key.public_id)
     key.refresh_from_db()
     return Made(key, str(token))
 
@@ -149,11 +150,14 @@ def rotate(key: AccessKey, *, grace: dt.timedelta = dt.timedelta(0)) -> Made:
     """
     token = Token(key.public_id, _random(_DIGITS, _SECRET_LENGTH))
     standing = AccessKey.objects.using(_alias()).filter(pk=key.pk, revoked_at=None, expires_at__gt=Now())
-    changed = standing.update(
-        former_digest=F("secret_digest") if grace else "",
-        former_until=Now() + grace if grace else None,
-        secret_digest=_digest(token),
-    )
+    with transaction.atomic(using=_alias()):
+        changed = standing.update(
+            former_digest=F("secret_digest") if grace else "",
+            former_until=Now() + grace if grace else None,
+            secret_digest=_digest(token),
+        )
+        if changed:
+            trail.record("key.rotate", subject=key.public_id)
     if not changed:
         raise InvalidInput("This access key is revoked or expired; make another one.")
     key.refresh_from_db()
@@ -162,7 +166,9 @@ def rotate(key: AccessKey, *, grace: dt.timedelta = dt.timedelta(0)) -> Made:
 
 def revoke(key: AccessKey) -> None:
     """Let the key count no more, from the next request on. Twice is harmless."""
-    AccessKey.objects.using(_alias()).filter(pk=key.pk, revoked_at=None).update(revoked_at=Now())
+    with transaction.atomic(using=_alias()):
+        if AccessKey.objects.using(_alias()).filter(pk=key.pk, revoked_at=None).update(revoked_at=Now()):
+            trail.record("key.revoke", subject=key.public_id)
 
 
 def verify(text: str, address: str) -> Caller:

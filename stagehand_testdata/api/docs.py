@@ -10,6 +10,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from ..access import trail
+from ..exceptions import NotAllowed, NotAuthenticated
 from . import errors, openapi
 from .authentication import authenticate
 from .views import NoNegotiation
@@ -29,6 +31,8 @@ class Gated(APIView):
         super().initial(request, *args, **kwargs)
 
     def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, NotAuthenticated | NotAllowed):
+            trail.refused(exc.code, self.request.META.get("REMOTE_ADDR") or "")
         self.request.accepted_renderer = JSONRenderer()
         self.request.accepted_media_type = JSONRenderer.media_type
         return super().handle_exception(exc)

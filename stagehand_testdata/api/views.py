@@ -22,15 +22,19 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.viewsets import GenericViewSet, ViewSet
 
-from ..access import idempotency, oidc
+from ..access import idempotency, oidc, trail
 from ..access.callers import Caller, act_for, one_request
 from ..access.idempotency import Answer, Once
+from ..access.trail import Act
 from ..conf import settings
 from ..exceptions import (
     BodyTooLarge,
     IdempotencyUnsupported,
     InvalidInput,
+    InvalidPass,
     InvalidTestId,
+    NotAllowed,
+    NotAuthenticated,
     NotFound,
     TestDataError,
     TestIdMismatch,
@@ -133,13 +137,14 @@ class TestDataViewSet(ViewSet):
         return self.operation_of.get(self.action, self.action)
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        with one_request():
+        with one_request(), trail.acting(Act("api")):
             return super().dispatch(request, *args, **kwargs)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         self.format_kwarg = None
         request.accepted_renderer, request.accepted_media_type = self.perform_content_negotiation(request)
         cleaning = self.action in self.cleaning
+        trail.act_as(Act("api", self.operation_name or ""))
         self.caller = self.identify(request)
         act_for(self.caller)
         if not cleaning:
@@ -154,6 +159,8 @@ class TestDataViewSet(ViewSet):
             response = _as_kept(exc.answer)
             response[idempotency.REPLAYED] = "true"
             return response
+        if isinstance(exc, NotAuthenticated | NotAllowed | InvalidPass):
+            trail.refused(exc.code, self.request.META.get("REMOTE_ADDR") or "")
         return super().handle_exception(exc)
 
     @property
@@ -452,7 +459,7 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
     )
     def issue_pass(self, request: Request, testId: str) -> Response:
         run = self.run_of_path()
-        token, expires_at = passes.issue(run)
+        token, expires_at = passes.grant(run)
         granted = {
             "test_id": run.test_id,
             "token": token,

@@ -32,9 +32,11 @@ SHARE = 0.8
 def reap(self: Task, limit: int | None = None) -> dict[str, Any]:
     """Purge what is past its end, until nothing is or the time is up; the round in numbers."""
     # Hosts import the schedule where they make their app, before any model may be.
+    from ..access import trail
     from ..operations import reaper
 
-    return reaper.reap(limit=limit, stop=reaper.within(_seconds(self) * SHARE)).counts()
+    with trail.acting(trail.Act("task", NAME)):
+        return reaper.reap(limit=limit, stop=reaper.within(_seconds(self) * SHARE)).counts()
 
 
 def beat_schedule(every: float = 60.0, *, limit: int | None = None, **options: Any) -> dict[str, Any]:

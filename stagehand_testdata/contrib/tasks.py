@@ -18,6 +18,7 @@ except ModuleNotFoundError:
             "stagehand_testdata.contrib.tasks needs Django 6.0, or 'stagehand-testdata[tasks]' before it"
         ) from missing
 
+from ..access import trail
 from ..operations.reaper import reap as reap_expired
 from ..operations.reaper import within
 
@@ -27,4 +28,5 @@ SECONDS = 300.0
 @task()
 def reap(limit: int | None = None, seconds: float = SECONDS) -> dict[str, Any]:
     """Purge what is past its end, until nothing is or the time is up; the round in numbers."""
-    return reap_expired(limit=limit, stop=within(seconds)).counts()
+    with trail.acting(trail.Act("task", "stagehand_testdata.reap")):
+        return reap_expired(limit=limit, stop=within(seconds)).counts()

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from django.apps import apps
@@ -142,6 +142,34 @@ class Database:
         finally:
             with _names_lock:
                 _names.discard(held)
+
+    def append_only_sql(self, table: str) -> list[str]:
+        """The statements that make the database refuse to change or delete rows of this table of ours."""
+        return []
+
+    def not_append_only_sql(self, table: str) -> list[str]:
+        """The statements that take that back."""
+        return []
+
+    @contextmanager
+    def pruning_audit(self) -> Iterator[None]:
+        """Within the block, and on this connection alone, rows of the audit may be deleted."""
+        yield
+
+    def let_flush_through(self) -> None:
+        """Let Django's `flush` empty append-only tables on this connection."""
+
+    def _flush_with(self, door: Callable[[], AbstractContextManager[None]]) -> None:
+        ops: Any = self.connection.ops
+        if hasattr(ops, "stagehand_flush"):
+            return
+        ops.stagehand_flush = plain = ops.execute_sql_flush
+
+        def execute_sql_flush(*args: Any, **kwargs: Any) -> Any:
+            with door():
+                return plain(*args, **kwargs)
+
+        ops.execute_sql_flush = execute_sql_flush
 
     def prepare_for_many(self) -> None:
         """The rest of the transaction looks up thousands of rows by their index, and removes them.

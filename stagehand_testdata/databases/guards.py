@@ -18,6 +18,10 @@ UNDER_WAY = PurgeUnderWay._meta.db_table
 STATEMENT = StatementUnderWay._meta.db_table
 ROWS = RowUnderWay._meta.db_table
 
+#: The audit's own triggers; they are no guards.
+APPEND_ONLY = "stagehand_append_only"
+APPEND_ONLY_REFUSAL = "stagehand audit: rows of the audit are not changed or deleted"
+
 #: What the database says where it refuses a statement of a run, whatever the database.
 FENCE = "stagehand fence: "
 CAPTURE = "stagehand capture: "

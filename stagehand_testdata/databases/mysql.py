@@ -21,6 +21,8 @@ from django.db.models import Model
 
 from .base import Database, Sender, complete_entries, tell_touched
 from .guards import (
+    APPEND_ONLY,
+    APPEND_ONLY_REFUSAL,
     LEDGER,
     PREFIX,
     RECORDS,
@@ -35,6 +37,7 @@ from .guards import (
 _DEADLOCK, _LOCK_WAIT_TIMEOUT = 1213, 1205
 _TIMEOUTS = (1969, 3024)
 _VARIABLE = "@stagehand_purge"
+_PRUNING = "@stagehand_audit_prune"
 #: A statement's run, whether what it inserts is that run's, FENCE, the first entry of what it inserted, and
 #: the tables of which it touched rows that are not the run's.
 _RUN, _CAPTURED, _FENCE = "@stagehand_run", "@stagehand_captured", "@stagehand_fence"
@@ -83,6 +86,26 @@ class MySQL(Database):
                 f"ALTER TABLE {quote(model._meta.db_table)} MODIFY {quote(column.column)} {kind}"
                 " CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL"
             )
+
+    def append_only_sql(self, table: str) -> list[str]:
+        on, refuse = self.connection.ops.quote_name(table), _signal(APPEND_ONLY_REFUSAL)
+        unless_pruning = f"IF NOT ({_PRUNING} <=> CONNECTION_ID()) THEN {refuse}; END IF"
+        return [
+            f"CREATE TRIGGER {APPEND_ONLY}_update BEFORE UPDATE ON {on} FOR EACH ROW {refuse}",
+            f"CREATE TRIGGER {APPEND_ONLY}_delete BEFORE DELETE ON {on} FOR EACH ROW {unless_pruning}",
+        ]
+
+    def not_append_only_sql(self, table: str) -> list[str]:
+        return [f"DROP TRIGGER IF EXISTS {APPEND_ONLY}_{suffix}" for suffix in ("update", "delete")]
+
+    @contextmanager
+    def pruning_audit(self) -> Iterator[None]:
+        [connection_id] = self._by_the_driver("SELECT CONNECTION_ID()")
+        with self._set_for_session(_PRUNING, connection_id):
+            yield
+
+    def let_flush_through(self) -> None:
+        self._flush_with(self.pruning_audit)
 
     # --- guards: see Note [Guards on MariaDB] ---
 

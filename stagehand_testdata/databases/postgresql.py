@@ -51,6 +51,8 @@ from django.db.models import Model, QuerySet
 
 from .base import Database, Sender
 from .guards import (
+    APPEND_ONLY,
+    APPEND_ONLY_REFUSAL,
     LEDGER,
     PREFIX,
     RECORDS,
@@ -76,6 +78,8 @@ _ALL_ROWS = "/*stagehand all rows*/ "
 _TAG = "split_part(left(current_query(), 100), '*/', 1)"
 _RUN_OF_TAG = "split_part(split_part(sent, 'run=', 2), ' ', 1)::bigint"
 _SEEN, _SHOWN, _HIDDEN = "stagehand_seen_run", "stagehand_any_row", "stagehand_test_rows"
+#: The transaction that may delete rows of the audit.
+_PRUNING = "stagehand.audit_prune"
 _TRIGGERS = ("delete", "raise", "fence", "insert", "key", "truncate")
 
 _FUNCTION = """\
@@ -188,6 +192,18 @@ DO $do$ BEGIN
   END IF;
 END $do$"""
 
+_APPEND_ONLY_FUNCTION = f"""\
+CREATE OR REPLACE FUNCTION {{function}}() RETURNS trigger LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp
+AS $append_only$
+BEGIN
+  IF TG_OP = 'DELETE' AND current_setting('{_PRUNING}', true) = pg_current_xact_id()::text THEN
+    RETURN OLD;
+  END IF;
+  RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {{message}};
+END
+$append_only$"""
+
 # The run whose rows the statement may see: none, one, or -1 for all.
 _SEEN_FUNCTION = r"""CREATE OR REPLACE FUNCTION {function}() RETURNS bigint
   LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
@@ -278,6 +294,32 @@ class PostgreSQL(Database):
             cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [number])
             [alone] = cursor.fetchone()
             yield alone
+
+    def append_only_sql(self, table: str) -> list[str]:
+        on, function = self._qualified(table), self._function(APPEND_ONLY)
+        body = _APPEND_ONLY_FUNCTION.format(function=function, message=literal(APPEND_ONLY_REFUSAL))
+        trigger = f"CREATE TRIGGER {APPEND_ONLY} BEFORE UPDATE OR DELETE ON {on} FOR EACH ROW"
+        # TRUNCATE passes by: it is what empties a test database.
+        return [
+            body,
+            f"{trigger} EXECUTE FUNCTION {function}()",
+            f"ALTER TABLE {on} ENABLE ALWAYS TRIGGER {APPEND_ONLY}",
+        ]
+
+    def not_append_only_sql(self, table: str) -> list[str]:
+        return [
+            f"DROP TRIGGER IF EXISTS {APPEND_ONLY} ON {self._qualified(table)}",
+            f"DROP FUNCTION IF EXISTS {self._function(APPEND_ONLY)}()",
+        ]
+
+    @contextmanager
+    def pruning_audit(self) -> Iterator[None]:
+        # The transaction's own number: set for longer, it opens nothing.
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT pg_current_xact_id()::text")
+            [number] = cursor.fetchone()
+        with self._set_locally(_PRUNING, number):
+            yield
 
     def lock_free(self, rows: QuerySet[Model]) -> int:
         select, params = self.skipping_locked(rows.values_list("pk")).query.sql_with_params()

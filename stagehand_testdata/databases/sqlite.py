@@ -37,6 +37,8 @@ from django.db.models import Model, QuerySet
 
 from .base import Database, Sender, tell_touched
 from .guards import (
+    APPEND_ONLY,
+    APPEND_ONLY_REFUSAL,
     FENCE,
     LEDGER,
     PREFIX,
@@ -55,6 +57,8 @@ from .guards import (
 
 M = TypeVar("M", bound=Model)
 
+#: The function by which a connection tells the trigger that it prunes the audit.
+_PRUNING = "stagehand_audit_prune"
 _ENABLE_TRIGGER = 1003  # SQLITE_DBCONFIG_ENABLE_TRIGGER, which older Pythons do not name
 
 _POINTING = ("holding", "pointing")
@@ -112,6 +116,39 @@ class SQLite(Database):
                 [model._meta.db_table],
             )
             return cursor.fetchone() is not None
+
+    def append_only_sql(self, table: str) -> list[str]:
+        on = self.connection.ops.quote_name(table)
+        refuse = f"BEGIN\n  SELECT RAISE(ABORT, {literal(APPEND_ONLY_REFUSAL)});\nEND"
+        again = f"EXISTS (SELECT 1 FROM {on} WHERE id = NEW.id)"
+        return [
+            f"CREATE TRIGGER {APPEND_ONLY}_update BEFORE UPDATE ON {on} {refuse}",
+            # A connection that does not know the function deletes nothing either.
+            f"CREATE TRIGGER {APPEND_ONLY}_delete BEFORE DELETE ON {on} WHEN NOT {_PRUNING}() {refuse}",
+            # REPLACE deletes without a word to the trigger above.
+            f"CREATE TRIGGER {APPEND_ONLY}_insert BEFORE INSERT ON {on} WHEN {again} {refuse}",
+        ]
+
+    def not_append_only_sql(self, table: str) -> list[str]:
+        return [f"DROP TRIGGER IF EXISTS {APPEND_ONLY}_{suffix}" for suffix in ("update", "delete", "insert")]
+
+    @contextmanager
+    def pruning_audit(self) -> Iterator[None]:
+        self.connection.ensure_connection()
+        self._say_pruning(True)
+        try:
+            yield
+        finally:
+            self._say_pruning(False)
+
+    def _say_pruning(self, pruning: bool) -> None:
+        driver: Any = self.connection.connection
+        driver.create_function(_PRUNING, 0, lambda: pruning)
+
+    def let_flush_through(self) -> None:
+        if self.connection.connection is not None:
+            self._say_pruning(False)
+        self._flush_with(self.pruning_audit)
 
     # --- guards: see Note [Guards on SQLite] ---
 

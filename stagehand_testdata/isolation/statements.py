@@ -79,6 +79,7 @@ def name_statements() -> None:
 
 def _watch(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     wrappers = connection.execute_wrappers
+    database_of(connection).let_flush_through()
     if not isinstance(wrappers, _WrappersAndNames):
         connection.execute_wrappers = _WrappersAndNames(wrappers, database_of(connection))
         if connection.vendor == "postgresql":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -10,6 +11,8 @@ from typing import Any, NoReturn
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseFault
 
+from ..access import trail
+from ..access.trail import Act
 from ..exceptions import TestDataError
 
 DONE, LEFT, MISUSE = 0, 1, 2
@@ -22,7 +25,8 @@ class TestDataCommand(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            status = self.run(options)
+            with trail.acting(self._act(options)):
+                status = self.run(options)
         except TestDataError as error:
             self.misuse(error.message)
         except DatabaseFault as error:
@@ -30,6 +34,13 @@ class TestDataCommand(BaseCommand):
             raise CommandError(f"The database refused: {first}", returncode=LEFT) from error
         if status != DONE:
             sys.exit(status)
+
+    def _act(self, options: dict[str, Any]) -> Act:
+        """What the audit says of it: the command, and the number of whoever types it, not the name."""
+        name = type(self).__module__.rpartition(".")[2]
+        words = (name, options.get("topic"), options.get("action"))
+        by = f"uid:{os.getuid()}" if hasattr(os, "getuid") else ""
+        return Act("command", " ".join(word for word in words if word), by)
 
     def run(self, options: dict[str, Any]) -> int:
         raise NotImplementedError

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from django.db import IntegrityError, models, transaction
 
 from .. import fingerprints
-from ..access import privileges
+from ..access import privileges, trail
 from ..conf import settings
 from ..exceptions import Conflict, InvalidInput, NotFound, PrivilegedAccount, TooOld
 from ..isolation.statements import seeing_all_rows
@@ -89,6 +90,7 @@ def adopt(test_id: str, chosen: Sequence[Candidate]) -> list[TestEntity]:
                 _entry(run, last + number, _as_shown(each)) for number, each in enumerate(rows, start=1)
             ]
             TestEntity.objects.using(alias).bulk_create(entries)
+            trail.record("rows.adopt", run, counts=Counter(entry.type for entry in entries))
     except IntegrityError as error:
         raise Conflict("Somebody else entered one of these rows meanwhile; nothing was adopted.") from error
     logger.info(

@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -17,7 +18,7 @@ from django.db import Error as DatabaseFault
 from django.db.models import Exists
 from django.utils.duration import duration_string
 
-from ..access import privileges, quotas
+from ..access import privileges, quotas, trail
 from ..access.callers import current_caller
 from ..access.idempotency import Once
 from ..conf import settings
@@ -84,6 +85,8 @@ class Creation:
         self.outside: list[externals.External] = []
         #: The tables that it has written to, once it is done.
         self.tables: list[str] = []
+        #: How many entries it has made, by type, then too.
+        self.counts: Counter[str] = Counter()
         self._values: Any = None
         self._room = quotas.room(run)
 
@@ -186,6 +189,7 @@ def perform(
 
     def attempt_it(attempt: Attempt) -> tuple[Creation, R]:
         call, result = perform_once(attempt, test_id, owner, work, data=data, max_age_minutes=max_age_minutes)
+        trail.record("rows.create", call.run, counts=call.counts)
         if call.outside:
             once.keep_for_now(externals.longest_making(call.outside))
         else:
@@ -249,6 +253,7 @@ def perform_once(
         finally:
             attempt.files.extend(recorder.files)
     entering.finish()
+    call.counts = entering.counts()
     call.tables = sorted({row.model._meta.db_table for row in recorder.rows})
     return call, result
 
@@ -308,6 +313,11 @@ class _Entering:
                 known = TestEntity.objects.using(self._alias).filter(pk=entry.pk)
                 known.update(type=name, origin=TestEntity.Origin.REQUESTED)
         quotas.settle_rows(self._last + len(things))
+
+    def counts(self) -> Counter[str]:
+        """What was entered, by type."""
+        outside = Counter(each.type.name for each in self._call.outside)
+        return Counter(entry.type for _, entry in self._written) + outside
 
     def _fresh(self, requested: Mapping[tuple[str, str], str]) -> list[TestEntity]:
         """Entries for the rows that have none. A row that was removed and made anew counts once."""

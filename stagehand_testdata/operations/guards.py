@@ -26,6 +26,7 @@ from typing import Any
 from django.apps import apps
 from django.db import connections, models, router, transaction
 
+from ..access import trail
 from ..conf import settings
 from ..databases import database
 from ..databases.base import Database
@@ -34,6 +35,7 @@ from ..exceptions import ConfigurationError, GuardsDisabled
 from ..logs import log_error
 from ..models import (
     MARK,
+    AuditEntry,
     Guard,
     PurgeUnderWay,
     RowUnderWay,
@@ -269,6 +271,7 @@ def install(alias: str) -> list[Change]:
         with _alone(engine, table.table):
             for statement in _put_up(engine, table):
                 engine.execute(statement)
+            trail.record("guards.install", subject=table.table)
         was = status.reason or status.state.value
         changes.append(Change(table.table, "installed" if not status.recorded else f"was {was}: renewed"))
     return changes
@@ -281,6 +284,7 @@ def remove(alias: str) -> list[Change]:
         records = _records(alias)
         with naming(engine, "one of the tables", "no guard was changed"):
             _take_down(engine, engine.held_guards(), records)
+            trail.record("guards.remove", counts={"tables": len(records)})
     return [Change(name, "removed") for name in records]
 
 
@@ -373,12 +377,13 @@ def require_awake(alias: str) -> dict[str, dt.datetime]:
     return {record.model: record.installed_at for record in records.values()}
 
 
+_NEEDED = (AuditEntry, Guard, PurgeUnderWay, RowUnderWay, StatementUnderWay, TestEntity)
+
+
 def can_tell(alias: str) -> bool:
     """Whether the app's own tables are there yet."""
     there = set(connections[alias].introspection.table_names())
-    return {
-        model._meta.db_table for model in (Guard, PurgeUnderWay, RowUnderWay, StatementUnderWay, TestEntity)
-    } <= there
+    return {model._meta.db_table for model in _NEEDED} <= there
 
 
 def _records(alias: str) -> dict[str, Guard]:

@@ -13,6 +13,7 @@ from enum import Enum
 from django.apps import apps
 from django.db import connections, router, transaction
 
+from ..access import trail
 from ..databases import database
 from ..databases.base import Database
 from ..databases.guards import HeldPolicy
@@ -66,12 +67,12 @@ def install(alias: str) -> list[Change]:
     for table in wanted:
         was = _status(engine, table, held.get(table), role="").state
         if was in (State.CHANGED, State.NOT_INSTALLED):
-            _run(engine, table, _hiding(engine, table))
+            _run(engine, table, _hiding(engine, table), "policies.install")
             changes.append(
                 Change(table, "installed" if was is State.NOT_INSTALLED else "was changed: renewed")
             )
     for table in _unwanted(held, wanted):
-        _run(engine, table, engine.showing_sql(table))
+        _run(engine, table, engine.showing_sql(table), "policies.remove")
         changes.append(Change(table, "no longer wanted: removed"))
     return changes
 
@@ -81,8 +82,8 @@ def remove(alias: str) -> list[Change]:
     engine = database(alias)
     tables = _ours(engine.held_policies())
     for table in tables:
-        _run(engine, table, engine.showing_sql(table))
-    _run(engine, "a table", engine.forgetting_sql())
+        _run(engine, table, engine.showing_sql(table), "policies.remove")
+    _run(engine, "a table", engine.forgetting_sql(), "policies.forget")
     return [Change(table, "removed") for table in tables]
 
 
@@ -142,7 +143,7 @@ def _hiding(engine: Database, table: str) -> list[str]:
     return [*engine.hiding_sql(table, MARK), *engine.recording_sql(table, MARK)]
 
 
-def _run(engine: Database, table: str, statements: Iterable[str]) -> None:
+def _run(engine: Database, table: str, statements: Iterable[str], operation: str) -> None:
     """One table at a time, in a transaction of its own."""
     with (
         transaction.atomic(using=engine.alias),
@@ -151,3 +152,4 @@ def _run(engine: Database, table: str, statements: Iterable[str]) -> None:
     ):
         for statement in statements:
             engine.execute(statement)
+        trail.record(operation, subject=table)

@@ -21,7 +21,7 @@ from django.db.models import F, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Greatest, Least, Now
 
 from .. import seeding
-from ..access import quotas, sessions
+from ..access import quotas, sessions, trail
 from ..access.callers import current_caller
 from ..conf import settings
 from ..databases import database
@@ -106,6 +106,7 @@ def open_or_join(
     given = {"label": label, "build_id": build_id, "test_user_email": test_user_email}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value}
     changes["expires_at"] = Greatest(F("expires_at"), _end_after(run, max_age_minutes))
+    trail.record("run.open", run)
     return _write(run, changes)
 
 
@@ -124,6 +125,7 @@ def renew(run: TestRun, *, max_age_minutes: float | None = None, label: str | No
     if label is not None:
         changes["label"] = label
     renewed = _write(run, changes)
+    trail.record("run.renew", run)
     if renewed.expires_at < run.expires_at:
         sessions.revoke(run)  # they would count until the end that the run had
     return renewed

@@ -10,6 +10,7 @@ what only the database knows (unique values, constraints, triggers) is for `deep
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from django.core.exceptions import ValidationError
 from django.db import OperationalError, models, transaction
 from django.db.models.expressions import DatabaseDefault, Value
 
-from ..access import privileges, quotas
+from ..access import privileges, quotas, trail
 from ..access.idempotency import Once
 from ..conf import settings
 from ..context import CurrentRun, use_run
@@ -102,6 +103,7 @@ def _perform_shadow(
                 result = entities.guarded(work, call, data)
             entries = TestEntity.objects.using(runs.ledger_alias()).bulk_create(call.entries())
             quotas.settle_rows(run.last_ordinal + len(entries))  # type: ignore[attr-defined]
+        trail.record("shadow.create", run, counts=Counter(entry.type for entry in entries))
         once.keep(result, run)
         return result
 

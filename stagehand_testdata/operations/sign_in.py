@@ -22,7 +22,7 @@ from django.db import models, transaction
 from django.db.models.functions import Now
 from django.http import HttpRequest
 
-from ..access import privileges, sessions
+from ..access import privileges, sessions, trail
 from ..conf import settings
 from ..context import CurrentRun, use_run
 from ..exceptions import CannotSignIn, InvalidLink, NotAllowed, PrivilegedAccount
@@ -75,6 +75,7 @@ def sign_in(run: TestRun, user_id: str, next_path: str, meta: Mapping[str, Any])
         until: dt.datetime = held.now + LINK_LIFE  # type: ignore[attr-defined]
         known.update(link_until=until)
         token = signing.dumps((known.get().pk, next_path), salt=_salt())
+        trail.record("session.open", held, subject=f"user {user.pk}")
         return SignedIn(its, session, passes.issue(held), str(user.pk), token, until, next_path)
 
 
@@ -96,6 +97,7 @@ def redeem(token: str) -> SignedIn:
             raise InvalidLink
         its = CurrentRun(run.pk, run.test_id, captured=True, fenced=True)
         session = _opened(link, its)
+        trail.record("session.sign_in", run, subject=f"user {link.user_key}")
         return SignedIn(its, session, passes.issue(run), link.user_key, next=next_path)
 
 

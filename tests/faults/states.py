@@ -9,7 +9,7 @@ from django.apps import apps
 from django.db import connection, transaction
 
 from stagehand_testdata.marketplace.models import Builder
-from stagehand_testdata.models import TestRun
+from stagehand_testdata.models import AuditEntry, TestRun
 
 
 class SavedState:
@@ -18,7 +18,10 @@ class SavedState:
     def __init__(self, name: str = "saved") -> None:
         self._prefix = f"fault_{name}_"
         self._made = False
-        ledger = [model._meta.db_table for model in _models(TestRun._meta.app_label)]
+        # But for the audit, which nobody empties.
+        ledger = [
+            model._meta.db_table for model in _models(TestRun._meta.app_label) if model is not AuditEntry
+        ]
         others = [model._meta.db_table for model in _models("host", "shop", "auth", Builder._meta.app_label)]
         # The ledger goes first: a guard would take the deletion of a row for somebody's.
         self._tables = [*reversed(ledger), *others]

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from ..base import TestDataCommand
-from ..topics import audit, guards, keys, receipts, rls, runs, types
+from ..topics import audit, guards, keys, log, receipts, rls, runs, types
 
 TOPICS = {
     "runs": runs,
@@ -17,6 +17,7 @@ TOPICS = {
     "guards": guards,
     "rls": rls,
     "keys": keys,
+    "log": log,
 }
 
 

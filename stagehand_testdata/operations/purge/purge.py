@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
-from ...access import idempotency, sessions
+from ...access import idempotency, sessions, trail
 from ...conf import settings
 from ...databases import database
 from ...exceptions import NotFound, PlanChanged, PurgeHalted
@@ -177,6 +177,9 @@ def clean_up(test_id: str, owner: str, listed: Sequence[Listed] | None = None) -
     limits.refuse_too_many(run, asked)
     if asked:
         accounts.sign_out(run, asked)
+    if asked:
+        with transaction.atomic(using=runs.ledger_alias()):
+            trail.record("rows.remove", run, counts={"listed": len(asked)}, result=trail.BEGUN)
     held = _remove(run, asked, proven) if asked else {}
     asked_for = Q(origin=TestEntity.Origin.REQUESTED) | shadows.REQUESTED
     if not standing(run).filter(asked_for).exists() and _close(run):
@@ -238,6 +241,7 @@ def _close(run: TestRun, *, only_expired: bool = False, wait: bool = True) -> bo
             database(runs.ledger_alias()).let_go_of_run()
             locked.state = TestRun.State.CLOSING
             sessions.revoke(run)
+            trail.record("run.close", run, result=trail.BEGUN)
         run.state = locked.state
     return bool(locked.state == TestRun.State.CLOSING)
 
@@ -305,6 +309,8 @@ def _write_receipt(
         not_owned=not_owned,
     )
     Receipt.objects.using(runs.ledger_alias()).create(run=run, body=body, digest=body["digest"])
+    result = trail.RESIDUE if remaining else trail.DONE
+    trail.record("rows.remove", run, counts=found.removed + found.gone, result=result)
     return Outcome(body)
 
 
