@@ -45,11 +45,13 @@ bench-purge: .venv/.installed-test  ## a million rows against raw DELETEs
 	$(BIN)/python -m benchmarks.large_purge --rows 100000 --receiver --ways raw ours
 
 STEPS ?= 100000
+PAYLOADS ?= 100000
 KILLS ?= 5000
 STOPS ?= 100
 soak: .venv/.installed-test  ## the fuzz, property, crash and load runs at full length
 	$(BIN)/python -m benchmarks.soak
 	$(BIN)/python -m benchmarks.properties --steps $(STEPS) --processes 2
+	$(BIN)/python -m benchmarks.payloads --payloads $(PAYLOADS) --processes 2
 	$(BIN)/python -m benchmarks.crash --kills $(KILLS)
 	$(BIN)/python -m benchmarks.crash --kills $(KILLS) --guards
 	$(BIN)/python -m benchmarks.server_stop --stops $(STOPS)

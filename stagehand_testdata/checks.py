@@ -308,6 +308,15 @@ def _labels() -> Messages:
                 hint="Write 'app_label.ModelName'.",
                 id="stagehand.E005",
             )
+    rights: Any = settings.PRIVILEGE_FIELDS
+    for label, values in rights.items() if isinstance(rights, Mapping) else ():
+        if not _is_there(label, (3,)) or not isinstance(values, list | tuple):
+            yield Error(
+                f"PRIVILEGE_FIELDS says {label!r}: {values!r}, which is no column and those of its"
+                " values that are rights.",
+                hint="Write 'app_label.ModelName.column': [values], or [] for any value that is not empty.",
+                id="stagehand.E005",
+            )
 
 
 def _fence() -> Messages:

@@ -59,6 +59,7 @@ class Settings:
     ENTITY_TYPES = Setting[Mapping[str, Any]]({}, Mapping)
     FORCE_SHADOW = Setting(False)
     SHADOW_COPIES = Setting[Mapping[str, Any]]({}, Mapping)
+    PRIVILEGE_FIELDS = Setting[Mapping[str, Sequence[Any]]]({}, Mapping)
     REFERENCE_MODELS = Setting[Sequence[str]]((), list, tuple)
     FENCE = Setting("block")
     FENCE_POINTERS = Setting("off")

@@ -27,6 +27,9 @@ STAGEHAND_TESTDATA = {
         "failing": "tests.host.factories.FailingFactory",
         "stall": "tests.host.factories.StallFactory",
         "bulk": "tests.host.factories.BulkFactory",
+        "member": "tests.host.factories.MemberFactory",
+        "profile": "tests.host.factories.ProfileFactory",
+        "provenAddress": "tests.host.factories.ProvenAddressFactory",
         "raw": "tests.host.factories.RawFactory",
     },
 }

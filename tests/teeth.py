@@ -75,6 +75,8 @@ MODELS = "models.py"
 FINGERPRINTS = "fingerprints.py"
 SIGN_IN = "operations/sign_in.py"
 SESSIONS = "access/sessions.py"
+PRIVILEGES = "access/privileges.py"
+ADDRESSES = "operations/addresses.py"
 IDEMPOTENCY = "access/idempotency.py"
 TRAIL = "access/trail.py"
 
@@ -108,6 +110,7 @@ T_CLEANUP = "api/test_cleanup.py"
 T_SESSIONS = "api/test_sessions.py"
 T_NOTED = "access/test_sessions.py"
 T_ACCOUNTS = "operations/purge/test_accounts.py"
+T_PRIVILEGES = "access/test_privileges.py"
 T_IDEMPOTENCY = "api/test_idempotency.py"
 T_TRAIL = "access/test_trail.py"
 
@@ -1288,6 +1291,77 @@ BUGS: tuple[Bug, ...] = (
         "filter(pk__in=list(found.ours))",
         "filter(pk__in=list(found.rows))",
         (T_ACCOUNTS,),
+    ),
+    # --- privileges ---
+    Bug(
+        "a right in disguise may be set",
+        PRIVILEGES,
+        'return unicodedata.normalize("NFKC", name).casefold()',
+        "return name",
+        (T_PRIVILEGES,),
+    ),
+    Bug(
+        "a right under another name may be set",
+        PRIVILEGES,
+        "names = (field.name, field.attname, field.column or field.name)",
+        "names = (field.name, field.attname)",
+        (T_PRIVILEGES,),
+    ),
+    Bug(
+        "a profile's role is settable by default",
+        ENTITIES,
+        " or privileges.sounds_like_right(field)",
+        "",
+        (T_PRIVILEGES,),
+    ),
+    Bug(
+        "a group in a proxy's clothes is none",
+        PRIVILEGES,
+        "return meta.concrete_model._meta.label_lower in labels",
+        "return meta.label_lower in labels",
+        (T_PRIVILEGES,),
+    ),
+    Bug(
+        "membership made on the way is no right",
+        PRIVILEGES,
+        "    if grants_privileges(type(row)):\n        raise PrivilegedAccount\n    if is_account",
+        "    if is_account",
+        (T_PRIVILEGES,),
+    ),
+    Bug(
+        "a statement may raise an account",
+        PRIVILEGES,
+        "if not set(rows.all()) <= before:",
+        "if False:",
+        (T_PRIVILEGES,),
+    ),
+    Bug(
+        "a right that the host names may be held",
+        PRIVILEGES,
+        "if (label := _label(field)) in named and _counts(getattr(row, field.attname), named[label]):",
+        "if False:",
+        (T_PRIVILEGES,),
+    ),
+    Bug(
+        "an address may be another's to whoever folds case",
+        ADDRESSES,
+        "if not (address.isascii() and address.isprintable()):",
+        "if False:",
+        (T_PRIVILEGES,),
+    ),
+    Bug(
+        "an address is looked for among the accounts alone",
+        ENTITIES,
+        "            call.refuse_taken(column, claimed)\n",
+        "            pass\n",
+        (T_PRIVILEGES,),
+    ),
+    Bug(
+        "an address that came by a parameter is not looked at",
+        ADDRESSES,
+        "        for address in sorted(held & set(self._named)):\n",
+        "        for address in ():\n",
+        (T_PRIVILEGES,),
     ),
     # --- repeated requests ---
     Bug(

@@ -159,6 +159,10 @@ def test_stagehand_E005_a_reference_model_that_is_not_installed(label: str) -> N
 
 def test_stagehand_E005_a_label_that_is_no_text() -> None:
     assert ids(settings_problems(REFERENCE_MODELS=[5])) == ["stagehand.E005"]
+    assert settings_problems(PRIVILEGE_FIELDS={"host.Member.rank": ["general"]}) == []
+    wrong = [{"host.Member": []}, {"host.Member.nothing": []}, {"host.Member.rank": "general"}, {5: []}]
+    for each in wrong:
+        assert ids(settings_problems(PRIVILEGE_FIELDS=each)) == ["stagehand.E005"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 from django.db import models
 from rest_framework import serializers
 
+from ..operations.addresses import is_address
 from ..operations.entities import settable_fields
 from ..registry import EntityType
 from .serializers import StrictSerializer
@@ -67,12 +68,16 @@ def _describe_field(name: str, column: models.Field[Any, Any] | None) -> dict[st
     if column.choices:
         choices = [value for value, _ in column.flatchoices]
         return {**shown, "type": "choice", "example": choices[0] if choices else None, "choices": choices}
+    if is_address(column):
+        return shown | {"type": "email", "example": "someone@example.com"} | _length(column)
     known = ((kind, example) for base, kind, example in _JSON_TYPES if isinstance(field, base))
     kind, example = next(known, ("any", None))
     shown |= {"type": kind, "example": _own_example(column, field, kind, example)}
-    if column.max_length:
-        shown["maxLength"] = column.max_length
-    return shown
+    return shown | _length(column)
+
+
+def _length(column: models.Field[Any, Any]) -> dict[str, Any]:
+    return {"maxLength": column.max_length} if column.max_length else {}
 
 
 def _own_example(

@@ -6,16 +6,18 @@ to two rows of a run. A client that asks for anything else is refused, never lin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
+from django.db import models
 from django.db.models import Case, CharField, Exists, OuterRef, Q, Subquery, Value, When
 from django.db.models.fields.json import KT
 from django.db.models.functions import Concat, Lower
 
+from ..access.privileges import is_account
 from ..databases.base import JoinedText
 from ..exceptions import Conflict, InvalidInput
 from ..models import TestEntity, TestRun, all_entries_of_outer_row, entries_of_outer_row
@@ -26,9 +28,14 @@ _REAL, _OF_ANOTHER_RUN = "!", "~"
 
 
 def require_reserved(address: str, field: str = "email") -> str:
-    """The address in lower case; raises InvalidInput where it is none, or somebody could own it."""
+    """The address in lower case; raises InvalidInput where it is none, or somebody could own it.
+
+    One that is not in ASCII may be another's to whoever folds case (a long s is an s), so it is none.
+    """
     try:
         validate_email(address)
+        if not (address.isascii() and address.isprintable()):
+            raise ValidationError("Letters, digits and signs of ASCII only.")
     except ValidationError as error:
         raise InvalidInput(f"'{field}' is not an e-mail address.", details={field: error.messages}) from error
     if not is_reserved(address):
@@ -49,6 +56,14 @@ def named_in(data: Any) -> Iterator[str]:
         case list() | tuple():
             for value in data:
                 yield from named_in(value)
+
+
+def is_address(column: models.Field[Any, Any]) -> bool:
+    """Whether the column holds an address that somebody may be found by."""
+    if isinstance(column, models.EmailField):
+        return True
+    model: Any = column.model
+    return is_account(model) and column.name == model.get_email_field_name()
 
 
 class AddressBook:
@@ -135,3 +150,30 @@ class AddressBook:
             raise Conflict(f"The address {address} belongs to an account that is not of this run.")
         self._own.add(address)
         return address
+
+    def refuse_foreign(self, address: str, *, field: str) -> None:
+        """Raise as `claim` where the address is not to be had; without taking it."""
+        address = require_reserved(address, field)
+        if address in self._foreign:
+            raise Conflict(f"The address {address} belongs to an account that is not of this run.")
+
+    def refuse_real(self, made: Sequence[models.Model]) -> None:
+        """Raise where one of these new accounts has got an address that it may not have, by whatever way.
+
+        Those that were claimed are not asked about. Raises Conflict, InvalidInput.
+        """
+        user = get_user_model()
+        field = user.get_email_field_name()
+        held = {str(getattr(each, field, None) or "").lower() for each in made} - self._own - {""}
+        if not held:
+            return
+        for address in sorted(held & set(self._named)):
+            self.refuse_foreign(address, field=field)
+        real = (
+            user._base_manager.order_by()
+            .annotate(stagehand_email=Lower(field))
+            .filter(~Exists(all_entries_of_outer_row(user)), stagehand_email__in=sorted(held))
+            .exclude(pk__in=[each.pk for each in made])
+        )
+        if real.exists():
+            raise Conflict("The factory gave an account the address of one that is not a test's.")

@@ -143,18 +143,22 @@ class _Copying:
             return rules.replace[column.name]
         if column.is_relation:
             return self._pointer(row, column, value)
-        if column.name in privileges.NEVER_SETTABLE and column.name != "password":
+        kept = column.name in rules.keep
+        if column.name != "password" and (
+            privileges.is_right(column) or (privileges.sounds_like_right(column) and not kept)
+        ):
             return column.get_default()
         if column.unique:
             return self._unique(column, value)
-        kept = column.name in rules.keep or column.choices
-        if kept or (isinstance(column, _AS_IT_IS) and not _BIRTH.search(column.name)):
+        if kept or column.choices or (isinstance(column, _AS_IT_IS) and not _BIRTH.search(column.name)):
             return value
         return self._made_up(column, value)
 
     def _pointer(self, row: models.Model, column: Any, value: Any) -> Any:
         target = column.related_model._meta.concrete_model
         label = target._meta.label_lower
+        if privileges.is_right(column):
+            value = None
         if value is None or label in self._catalogues:
             return value
         rules = self._rules.get(label)
@@ -260,7 +264,7 @@ def faults(label: Any, options: Any) -> list[str]:
     for name in (*keep, *replaced):
         if name not in columns:
             found.append(f"{label} has no column {name!r}")
-        elif name in privileges.NEVER_SETTABLE or columns[name].primary_key:
+        elif privileges.is_right(columns[name]) or columns[name].primary_key:
             found.append(f"{name!r} of {label} is a key, a password or a privilege, which no copy takes over")
         elif name in keep and columns[name].unique:
             found.append(f"{name!r} of {label} must be unique, so no copy can keep it")

@@ -6,12 +6,14 @@ import base64
 import datetime as dt
 import logging
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, TypeVar
 
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import DataError, IntegrityError, OperationalError, models, router
 from django.db import Error as DatabaseFault
@@ -43,7 +45,7 @@ from ..logs import log_error
 from ..models import MARK, Key, ShadowKey, TestEntity, TestRun, entries_of_outer_row
 from ..registry import EntityType, get_registry, resolve
 from . import externals, runs
-from .addresses import AddressBook, named_in
+from .addresses import AddressBook, is_address, named_in
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +159,13 @@ class Creation:
         """The run's own row of that model; with `reference`, a real row of a catalogue model will do."""
         return find_own_row(self.run, model, key, field, reference=reference)
 
+    def refuse_taken(self, column: models.Field[Any, Any], value: str) -> None:
+        """Raise Conflict where a row that is not the run's has this value, in whatever case."""
+        model = column.model
+        rows = model._base_manager.using(runs.ledger_alias()).filter(**{f"{column.name}__iexact": value})
+        if rows.filter(~Exists(entries_of_outer_row(model, self.run))).exists():
+            raise Conflict(f"'{column.name}': {value} is taken by a row that is not of this run.")
+
     def stored(self, made: list[models.Model]) -> list[models.Model]:
         """These rows as the database holds them; they are all of one model."""
         rows = type(made[0])._base_manager.using(runs.ledger_alias())
@@ -246,7 +255,9 @@ def perform_once(
     book.read(getattr(run, "held_addresses", None))
     runs.extend_session(run, max_age_minutes)
     call = Creation(run, book, attempt)
-    with until_commit(CurrentRun(run.pk, run.test_id, fenced=True)), recording_inserts() as recorder:
+    its = CurrentRun(run.pk, run.test_id, fenced=True)
+    watching = privileges.refusing_promotions(runs.ledger_alias())
+    with until_commit(its), watching, recording_inserts() as recorder:
         entering = _Entering(run, call, recorder)
         try:
             result = guarded(work, call, data)
@@ -298,6 +309,10 @@ class _Entering:
         """Enter the rest, and what is outside the database."""
         for row in self._recorder.rows:
             privileges.refuse_privileged(row.instance)
+        accounts = {id(row.instance): row.instance for row in self._recorder.rows}
+        self._call.addresses.refuse_real(
+            [each for each in accounts.values() if isinstance(each, get_user_model())]
+        )
         requested = self._requested()
         fresh = self._fresh(requested)
         early = self._written[: len(self._written) - len(fresh)]
@@ -487,7 +502,7 @@ def settable_fields(entity_type: EntityType) -> dict[str, models.Field[Any, Any]
         names: Sequence[str] = entity_type.fields
     else:
         names = [name for name, field in by_name.items() if _is_plain_column(field)]
-    never = {name for name, field in by_name.items() if field.primary_key or _points_at_privileges(field)}
+    never = {name for name, field in by_name.items() if field.primary_key or privileges.is_right(field)}
     # The column behind a pointer, and the halves of a generic one, would let a client point at any real row.
     never |= {field.attname for field in by_name.values() if field.is_relation}
     never |= {
@@ -506,12 +521,8 @@ def settable_fields(entity_type: EntityType) -> dict[str, models.Field[Any, Any]
 def _is_plain_column(field: models.Field[Any, Any]) -> bool:
     automatic = getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False)
     opaque = isinstance(field, models.BinaryField | models.FileField | models.GeneratedField)
-    return field.editable and not (automatic or opaque or field.primary_key)
-
-
-def _points_at_privileges(field: models.Field[Any, Any]) -> bool:
-    target = field.related_model if field.is_relation else None
-    return isinstance(target, type) and privileges.grants_privileges(target)
+    hidden = automatic or opaque or field.primary_key or privileges.sounds_like_right(field)
+    return field.editable and not hidden
 
 
 # --- the generic operation -------------------------------------------------------------------------------
@@ -535,11 +546,29 @@ def create_entities(
     call.require_room(count)
     made = []
     for _ in range(count):
-        for name, value in fields.items():
-            if isinstance(settable.get(name), models.EmailField) and value:
-                values[name] = call.addresses.claim(value, field=name)
+        for name in fields:
+            values[name] = _not_taken(call, settable.get(name), values[name])
         made.append(call.create(type_name, **values))
     return call.stored(made)
+
+
+def _not_taken(call: Creation, column: Any, value: Any) -> Any:
+    """The value for one more row: an address claimed, a name to sign in by that is nobody else's."""
+    if column is None or not isinstance(value, str) or not value:
+        return value
+    if is_address(column):
+        claimed = call.addresses.claim(value, field=column.name)
+        if not issubclass(column.model, get_user_model()):  # whose addresses the book has
+            call.refuse_taken(column, claimed)
+        return claimed
+    if privileges.is_account(column.model) and column.name == column.model.USERNAME_FIELD:
+        if unicodedata.normalize("NFKC", value) != value:
+            message = "Written in a way that only looks like another name."
+            raise InvalidInput(message, details={column.name: [message]})
+        if "@" in value:
+            call.addresses.refuse_foreign(value, field=column.name)
+        call.refuse_taken(column, value)
+    return value
 
 
 def represent(type_name: str, instance: models.Model, run: TestRun) -> dict[str, Any]:

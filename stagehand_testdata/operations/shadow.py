@@ -139,6 +139,9 @@ class ShadowCreation(Creation):
             raise entities.not_in_run(field)
         return found
 
+    def refuse_taken(self, column: models.Field[Any, Any], value: str) -> None:
+        """What only the database knows is for `deep`."""
+
     def stored(self, made: list[models.Model]) -> list[models.Model]:
         return made
 

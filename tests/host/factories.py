@@ -194,3 +194,27 @@ class TicketFactory(factory.django.DjangoModelFactory):
 
     code = factory.Sequence(lambda n: f"T{n}")
     name = factory.Faker("name")
+
+
+class MemberFactory(factory.django.DjangoModelFactory):
+    class Meta:
+        model = models.Member
+
+    login = factory.Sequence(lambda n: f"member{n}")
+    mail = factory.LazyAttribute(lambda member: f"{member.login}@example.com")
+    password = factory.django.Password(None)
+
+
+class ProfileFactory(factory.django.DjangoModelFactory):
+    class Meta:
+        model = models.Profile
+
+    user = factory.SubFactory(UserFactory)
+
+
+class ProvenAddressFactory(factory.django.DjangoModelFactory):
+    class Meta:
+        model = models.ProvenAddress
+
+    user = factory.SubFactory(UserFactory)
+    email = factory.Sequence(lambda n: f"proven{n}@example.com")

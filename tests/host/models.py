@@ -4,6 +4,8 @@ import uuid
 from datetime import date
 
 from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.fields import GenericForeignKey
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
@@ -194,3 +196,41 @@ class Ticket(models.Model):
     used = models.BooleanField(default=False)
 
     objects = HidingTicketManager()
+
+
+class Role(models.Model):
+    """What a product of its own mind has in the place of a group."""
+
+    name = models.CharField(max_length=50)
+    permissions = models.ManyToManyField(Permission, blank=True)
+
+
+class Member(AbstractBaseUser):
+    """An account beside the users, with rights of its own making."""
+
+    USERNAME_FIELD = "login"
+    EMAIL_FIELD = "mail"
+
+    login = models.CharField(max_length=100, unique=True)
+    mail = models.CharField(max_length=200, blank=True, default="")
+    chief = models.BooleanField(default=False, db_column="is_staff")
+    is_admin = models.BooleanField(default=False)
+    role = models.CharField(max_length=20, default="guest")
+    rank = models.CharField(max_length=20, default="private")
+    duty = models.ForeignKey(Role, on_delete=models.SET_NULL, null=True, blank=True)
+
+
+class Profile(models.Model):
+    """What a user is besides."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    role = models.CharField(max_length=20, default="guest")
+    bio = models.TextField(blank=True, default="")
+
+
+class ProvenAddress(models.Model):
+    """An address that somebody has proven to be theirs, as django-allauth keeps them."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    email = models.EmailField(unique=True)
+    verified = models.BooleanField(default=False)
