@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .NOTPARALLEL:
-.PHONY: demo serve test test-newest lint bench bench-purge soak teeth clean
+.PHONY: demo serve test test-api test-newest lint bench bench-purge soak teeth clean
 
 demo: .venv/.installed-demo  ## the whole cycle against a live server
 	$(BIN)/python -m project.demo
@@ -32,6 +32,7 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive stagehand_testdata project
 	$(BIN)/python manage.py makemigrations --check --dry-run
 
 bench: .venv/.installed-test
@@ -44,6 +45,10 @@ bench-purge: .venv/.installed-test  ## a million rows against raw DELETEs
 	$(BIN)/python -m benchmarks.large_purge
 	$(BIN)/python -m benchmarks.large_purge --rows 100000 --receiver --ways raw ours
 
+CASES ?= 10000
+test-api: .venv/.installed-test  ## schemathesis, all its checks, against a running server with and without keys
+	$(BIN)/python -m benchmarks.api --cases $(CASES)
+
 STEPS ?= 100000
 PAYLOADS ?= 100000
 KILLS ?= 5000
@@ -55,6 +60,7 @@ soak: .venv/.installed-test  ## the fuzz, property, crash and load runs at full 
 	$(BIN)/python -m benchmarks.crash --kills $(KILLS)
 	$(BIN)/python -m benchmarks.crash --kills $(KILLS) --guards
 	$(BIN)/python -m benchmarks.server_stop --stops $(STOPS)
+	$(BIN)/python -m benchmarks.api --cases $(STEPS)
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.load --guards
 	$(BIN)/python -m benchmarks.idempotency

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import io
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from django.core.checks import CheckMessage, run_checks
@@ -18,21 +17,10 @@ from stagehand_testdata.checks import check_deployment, check_keys, check_role, 
 from stagehand_testdata.databases import database
 from stagehand_testdata.models import AccessKey, TestEntity
 from stagehand_testdata.operations import guards
+from tests.hardened_settings import HARDENED
 from tests.making import changed
 
 ALIAS = "default"
-HARDENED: dict[str, Any] = {
-    "DEBUG": False,
-    "SECRET_KEY": "a-long-and-random-key-that-nobody-knows-0123456789-abcdefghijklmnop",
-    "ALLOWED_HOSTS": ["shop.example"],
-    "SECURE_SSL_REDIRECT": True,
-    "SECURE_HSTS_SECONDS": 31_536_000,
-    "SECURE_HSTS_INCLUDE_SUBDOMAINS": True,
-    "SECURE_HSTS_PRELOAD": True,
-    "SESSION_COOKIE_SECURE": True,
-    "CSRF_COOKIE_SECURE": True,
-}
-
 needs_postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="roles of PostgreSQL")
 
 
