@@ -79,7 +79,14 @@ PRIVILEGES = "access/privileges.py"
 ADDRESSES = "operations/addresses.py"
 IDEMPOTENCY = "access/idempotency.py"
 TRAIL = "access/trail.py"
+KEYS = "access/keys.py"
+QUOTAS = "access/quotas.py"
+VIEWS = "api/views.py"
+AUTHENTICATION = "api/authentication.py"
 
+T_KEYS = "access/test_keys.py"
+T_QUOTAS = "access/test_quotas.py"
+T_ALLOWANCE = "api/test_access_keys.py"
 T_EXECUTE = "operations/purge/test_execute.py"
 T_HELD = f"{T_EXECUTE}::TestARealRowThatPointsAtATestRow"
 T_CONCURRENCY = "operations/purge/test_concurrency.py"
@@ -1441,6 +1448,119 @@ BUGS: tuple[Bug, ...] = (
         "(place, 64)",
         "(place, 128)",
         (f"{T_TRAIL}::TestRefusals",),
+    ),
+    # --- keys, quotas, rates ---
+    Bug(
+        "a key counts past its end",
+        KEYS,
+        "key.revoked_at is None and key.now < key.expires_at",
+        "key.revoked_at is None",
+        (f"{T_KEYS}::TestVerify",),
+    ),
+    Bug(
+        "a revoked key counts",
+        KEYS,
+        "key.revoked_at is None and key.now < key.expires_at",
+        "key.now < key.expires_at",
+        (f"{T_KEYS}::TestVerify",),
+    ),
+    Bug(
+        "a key comes in from anywhere",
+        KEYS,
+        " and in_time and _comes_from(key.networks, address)",
+        " and in_time",
+        (f"{T_KEYS}::TestVerify",),
+    ),
+    Bug(
+        "a key's checksum is not looked at",
+        KEYS,
+        "    if found is None or _checksum(found[1]) != found[4]:\n",
+        "    if found is None:\n",
+        (f"{T_KEYS}::TestText",),
+    ),
+    Bug(
+        "a former secret counts for ever",
+        KEYS,
+        "    former = former and key.former_until is not None and key.now < key.former_until\n",
+        "",
+        (f"{T_KEYS}::TestRotate",),
+    ),
+    Bug(
+        "a secret's hash does not cover the key's id",
+        KEYS,
+        'value = f"{token.public_id}:{token.secret}"',
+        "value = token.secret",
+        (f"{T_KEYS}::TestStored",),
+    ),
+    Bug(
+        "an operation is not asked whether the key may do it",
+        VIEWS,
+        "            self.caller.require(operation=self.operation_name)\n",
+        "            pass\n",
+        (f"{T_ALLOWANCE}::TestAllowance",),
+    ),
+    Bug(
+        "a row is not asked whether the key may make it",
+        ENTITIES,
+        "        current_caller().require(entity_types=[type_name])\n",
+        "",
+        (f"{T_ALLOWANCE}::TestAllowance",),
+    ),
+    Bug(
+        "nobody acts for whoever asks",
+        VIEWS,
+        "        act_for(self.caller)\n",
+        "",
+        (f"{T_ALLOWANCE}::TestAllowance", f"{T_QUOTAS}::TestRows"),
+    ),
+    Bug(
+        "a run lives longer than its key may have one",
+        RUNS,
+        "min(cap_minutes(scope), caller.max_minutes or math.inf)",
+        "cap_minutes(scope)",
+        (f"{T_ALLOWANCE}::TestAllowance",),
+    ),
+    Bug(
+        "a quota is counted without its lock",
+        QUOTAS,
+        "    _lock(quota.lock)\n",
+        "",
+        (f"{T_QUOTAS}::TestAtOnce",),
+    ),
+    Bug(
+        "a quota is counted before the making alone",
+        ENTITIES,
+        "        quotas.settle_rows(self._last + len(things))\n",
+        "",
+        (f"{T_QUOTAS}::TestAtOnce", f"{T_QUOTAS}::TestRows"),
+    ),
+    Bug(
+        "a bulk call is refused once it is made",
+        ENTITIES,
+        "    call.require_room(count)\n",
+        "",
+        (f"{T_QUOTAS}::TestRows",),
+    ),
+    Bug(
+        "an address is counted once its key counts",
+        AUTHENTICATION,
+        '        refuse_too_many(settings.RATE_PER_ADDRESS, "address", address)\n',
+        "        pass\n",
+        ("api/test_throttling.py",),
+    ),
+    Bug(
+        "a statement takes as long as it likes",
+        POSTGRESQL,
+        '        self.execute(f"SET LOCAL statement_timeout = {max(round(seconds * 1000), 1)}")\n',
+        "",
+        ("operations/test_statement_timeout.py",),
+    ),
+    Bug(
+        "a default address that another run has is a refusal",
+        "operations/addresses.py",
+        "            while address in self._own | self._others:\n",
+        "            while address in self._own:\n",
+        ("operations/test_addresses.py",),
     ),
 )
 
