@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import pytest
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, reverse
 
+from project import urls
+from tests import urls_without
 from tests.conftest import Wire
 
 
@@ -24,6 +27,14 @@ def test_transactions_are_our_own_where_the_host_has_atomic_requests(
     statements = [query["sql"] for query in queries.captured_queries]
     assert sum(sql.startswith("COMMIT") for sql in statements) > 1
     assert not any(sql.startswith("SAVEPOINT") for sql in statements)
+
+
+@pytest.mark.urls("tests.urls_without")
+@pytest.mark.parametrize("path", ["verify-access", "runs", "schema", "docs", "tokens", "cleanup", ""])
+def test_a_host_that_includes_no_urls_has_none(client: Client, path: str, db: None) -> None:
+    assert len(urls_without.urlpatterns) == len(urls.urlpatterns) - 1
+    for method in (client.get, client.post):
+        assert method(f"/api/test/{path}").status_code == 404
 
 
 def test_the_catch_all_leaves_the_hosts_names_alone() -> None:

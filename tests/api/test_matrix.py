@@ -13,12 +13,14 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import pytest
+from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
 from stagehand_testdata.access import keys
 from stagehand_testdata.access.callers import known_operations
-from stagehand_testdata.models import AccessKey
+from stagehand_testdata.models import AccessKey, TestEntity
+from stagehand_testdata.urls import _routes
 from tests.conftest import Wire
 from tests.host.models import Author
 
@@ -47,6 +49,7 @@ KINDS: dict[str, tuple[Answer, ...]] = {
     "receipt": (UNKNOWN, UNKNOWN, UNKNOWN, OK, OK),
     "clean up": (OK, OK, OK, OK, OK),
     "delete run": (UNKNOWN, OK, OK, OK, UNKNOWN),
+    "token": ((401, "not_authenticated"),) * 5,
     "unknown": ((400, "unknown_operation"),) * 5,
 }
 
@@ -70,9 +73,11 @@ ROUTES: dict[tuple[str, str], tuple[str, str | None]] = {
     ("get", "runs/{testId}/messages"): ("read run", "read"),
     ("get", "runs/{testId}/receipt"): ("receipt", "read"),
     ("post", "runs/{testId}/pass"): ("pass", "pass"),
+    ("post", "runs/{testId}/sessions"): ("pass", "sessions"),
     ("get", "entity-types"): ("read", "read"),
     ("get", "schema"): ("read", "read"),
     ("get", "docs"): ("read", "read"),
+    ("post", "tokens"): ("token", None),
     ("post", "nonsense"): ("unknown", None),
 }
 
@@ -106,10 +111,11 @@ class Cell:
 
 def expected(route: tuple[str, str], cell: Cell) -> Answer:
     kind, operation = ROUTES[route]
-    cleaning = kind in ("clean up", "delete run")
+    # Whoever shows a token asks for a key, to clean up with it perhaps.
+    cleaning = kind in ("clean up", "delete run", "token")
     if not (cell.gate_open or cleaning):
         return 403, "test_mode_disabled"
-    if not KEY_STATES[cell.key]:
+    if not KEY_STATES[cell.key] or kind == "token":
         return 401, "not_authenticated"
     if operation is not None and cell.allowance == "all but this":
         return 403, "not_allowed"
@@ -138,6 +144,7 @@ class Stage(NamedTuple):
     test_ids: dict[str, str]
     headers: dict[tuple[str, str], str | None]
     builder: str
+    user: str
     author: str
 
 
@@ -167,7 +174,9 @@ def set_up(configure: Callable[..., None]) -> Stage:
             assert wire.post("cleanup", **mine).status_code == 200
         if state == "deleted":
             assert wire.send("delete", f"runs/{wire.test_id}", **mine).status_code == 200
-    return Stage(test_ids, headers, builder, str(Author.objects.create(name="real").pk))
+    user = TestEntity.objects.get(run__test_id=test_ids["open"], model=settings.AUTH_USER_MODEL.lower())
+    author = str(Author.objects.create(name="real").pk)
+    return Stage(test_ids, headers, builder, user.key_text, author)
 
 
 def make_key(owner: str, state: str) -> str | None:
@@ -196,6 +205,8 @@ def body_of(path: str, stage: Stage) -> dict[str, Any]:
         "batch": {"builders": 1},
         "shadow-copies": {"model": "host.Author", "id": stage.author},
         "runs/{testId}": {"label": "matrix"},
+        "runs/{testId}/sessions": {"userId": stage.user},
+        "tokens": {"token": "nonsense"},
     }.get(path, {})
 
 
@@ -213,6 +224,17 @@ def allowed(allowance: str, operation: str | None) -> list[str]:
 
 def test_the_matrix_has_more_than_two_thousand_cells() -> None:
     assert len(ROUTES) * len(list(cells())) >= 2000
+
+
+def test_every_route_is_in_it() -> None:
+    placeholders = {"<str:testId>": "{testId}", "<str:type>": "voucher", "<str:name>": "booking"}
+    found = {("get", "schema"), ("get", "docs"), ("post", "nonsense")}
+    for route, _, actions, _ in _routes():
+        path = route
+        for placeholder, value in placeholders.items():
+            path = path.replace(placeholder, value)
+        found |= {(method, path) for method in actions}
+    assert set(ROUTES) == found
 
 
 @pytest.mark.django_db

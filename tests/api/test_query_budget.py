@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from stagehand_testdata.access import keys
 from stagehand_testdata.models import TestEntity
 from tests.conftest import Wire
 
@@ -41,6 +43,25 @@ def test_a_scenario_of_six_rows_costs_seven_queries_in_a_new_run_and_an_old_one(
         assert len(audited) == 1, "the audit's row is one statement"
         assert len(work) - len(audited) <= 7, (nth, "\n".join(work))
         assert len(statements) - len(work) <= 8, "\n".join(statements)
+
+
+def test_a_key_costs_a_query_and_its_quota_two(wire: Wire, configure: Any) -> None:
+    def cost(**headers: str) -> int:
+        wire.post("booking-scenarios", **headers)
+        with CaptureQueriesContext(connection) as queries:
+            assert wire.post("booking-scenarios", **headers).status_code == 201
+        statements = [each["sql"] for each in queries.captured_queries]
+        return len([sql for sql in statements if not _FRAME.match(sql)])
+
+    without = cost()
+    configure(REQUIRE_ACCESS_KEY=True)
+    hour = dt.timedelta(hours=1)
+    costs = []
+    for limits in ({"max_live_rows": None, "max_open_runs": None}, {}):
+        wire = Wire(f"{wire.test_id}_k")
+        costs.append(cost(Authorization=f"Bearer {keys.create('CI', hour, **limits).text}"))
+    # On SQLite the writer has every lock: it counts, and locks nothing.
+    assert costs == [without + 1, without + (2 if connection.vendor == "sqlite" else 3)]
 
 
 def test_a_refusal_costs_no_query(wire: Wire) -> None:
