@@ -146,15 +146,16 @@ class AddressBook:
                 address = f"{local}+{number}@{DEFAULT_DOMAIN}"
         if address in self._own:
             raise Conflict(f"This run has an account with the address {address} already.")
-        if address in self._real | self._others:
-            raise Conflict(f"The address {address} belongs to an account that is not of this run.")
+        self._refuse_held(address)
         self._own.add(address)
         return address
 
     def refuse_foreign(self, address: str, *, field: str) -> None:
         """Raise as `claim` where the address is not to be had; without taking it."""
-        address = require_reserved(address, field)
-        if address in self._foreign:
+        self._refuse_held(require_reserved(address, field))
+
+    def _refuse_held(self, address: str) -> None:
+        if address in self._real | self._others:
             raise Conflict(f"The address {address} belongs to an account that is not of this run.")
 
     def refuse_real(self, made: Sequence[models.Model]) -> None:
