@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -556,6 +557,8 @@ class TokenViewSet(TestDataViewSet):
     )
     def exchange(self, request: Request) -> Response:
         verified = oidc.verify(self.body(serializers.TokenSerializer)["token"])
+        self.caller = replace(self.caller, owner=verified.owner, name=verified.trust.name)
+        act_for(self.caller)
         return Response(serializers.KeySerializer(tokens.exchange(verified)).data, status=201)
 
 

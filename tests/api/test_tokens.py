@@ -14,9 +14,9 @@ from django.db import connection, connections
 from django.db.models import F
 from django.db.models.functions import Now
 
-from stagehand_testdata.access import issuers, keys, oidc
+from stagehand_testdata.access import issuers, keys, oidc, trail
 from stagehand_testdata.context import current_run
-from stagehand_testdata.models import AccessKey, SpentToken, TestRun
+from stagehand_testdata.models import AccessKey, AuditEntry, SpentToken, TestRun
 from stagehand_testdata.operations import tokens
 from tests.access.conftest import issuer  # noqa: F401 - a fixture
 from tests.access.issuer import KEYS, Issuer, rsa_key
@@ -238,6 +238,24 @@ class TestRefusal:
             exchange(wire, token)
         assert token.rpartition(".")[2] not in caplog.text
         assert key.rpartition("_")[2] not in caplog.text
+
+
+class TestTheAudit:
+    @pytest.fixture(autouse=True)
+    def fresh_minute(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(trail, "_refusals", trail._Refusals())
+
+    def test_tells_who_got_which_key(self, wire: Wire, trusting: Issuer) -> None:
+        answer = exchange(wire, trusting.token()).json()
+        [entry] = AuditEntry.objects.all()
+        assert (entry.operation, entry.result, entry.subject) == ("key.create", "done", answer["id"])
+        assert (entry.owner, entry.name, entry.address) == (answer["owner"], "shop", "127.0.0.1")
+
+    def test_has_one_row_for_a_refusal_and_nothing_of_the_token(self, wire: Wire, trusting: Issuer) -> None:
+        exchange(wire, trusting.token(repository="evil/canary"))
+        [entry] = AuditEntry.objects.all()
+        assert (entry.operation, entry.result, entry.owner) == ("refused", "not_authenticated", "")
+        assert "canary" not in repr(list(AuditEntry.objects.values()))
 
 
 class TestSpentTokens:
