@@ -1359,7 +1359,7 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "an address is looked for among the accounts alone",
         ENTITIES,
-        "            call.refuse_taken(column, claimed)\n",
+        "            call.refuse_taken(claimed, column, *identifying_columns())\n",
         "            pass\n",
         (T_PRIVILEGES,),
     ),

@@ -7,8 +7,10 @@ to two rows of a run. A client that asks for anything else is refused, never lin
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
@@ -64,6 +66,32 @@ def is_address(column: models.Field[Any, Any]) -> bool:
         return True
     model: Any = column.model
     return is_account(model) and column.name == model.get_email_field_name()
+
+
+@cache
+def identifying_columns() -> tuple[models.Field[Any, Any], ...]:
+    """Where an account's address may stand besides the users' own table.
+
+    Those of other accounts, and the unique ones of what points at an account, as django-allauth keeps them.
+    An order's address identifies nobody, and its table may be long.
+    """
+    found = []
+    for model in apps.get_models():
+        columns: list[Any] = list(model._meta.local_concrete_fields)
+        if issubclass(model, get_user_model()) or model._meta.proxy or not model._meta.managed:
+            continue
+        points = any(
+            isinstance(each.related_model, type) and is_account(each.related_model)
+            for each in columns
+            if each.is_relation
+        )
+        together = {name for group in model._meta.unique_together for name in group}
+        together |= {name for one in model._meta.constraints for name in getattr(one, "fields", ())}
+        for each in columns:
+            unique = each.unique or each.name in together
+            if is_address(each) and (is_account(model) or (points and unique)):
+                found.append(each)
+    return tuple(found)
 
 
 class AddressBook:
@@ -161,20 +189,28 @@ class AddressBook:
     def refuse_real(self, made: Sequence[models.Model]) -> None:
         """Raise where one of these new accounts has got an address that it may not have, by whatever way.
 
-        Those that were claimed are not asked about. Raises Conflict, InvalidInput.
+        Their entries must be written. Raises Conflict, InvalidInput.
         """
         user = get_user_model()
         field = user.get_email_field_name()
-        held = {str(getattr(each, field, None) or "").lower() for each in made} - self._own - {""}
-        if not held:
-            return
+        held = {str(getattr(each, field, None) or "").lower() for each in made} - {""}
         for address in sorted(held & set(self._named)):
-            self.refuse_foreign(address, field=field)
-        real = (
-            user._base_manager.order_by()
-            .annotate(stagehand_email=Lower(field))
-            .filter(~Exists(all_entries_of_outer_row(user)), stagehand_email__in=sorted(held))
-            .exclude(pk__in=[each.pk for each in made])
-        )
-        if real.exists():
-            raise Conflict("The factory gave an account the address of one that is not a test's.")
+            if address not in self._own:
+                self.refuse_foreign(address, field=field)
+            # What a client chose may be a real person's by another table too.
+            if any(
+                _real_rows(column).filter(**{f"{column.name}__iexact": address}).exists()
+                for column in identifying_columns()
+            ):
+                raise Conflict(f"The address {address} belongs to an account that is not of this run.")
+        # Those that were claimed are nobody's.
+        if unclaimed := held - self._own:
+            column: Any = user._meta.get_field(field)
+            found = _real_rows(column).annotate(stagehand_email=Lower(field))
+            if found.filter(stagehand_email__in=sorted(unclaimed)).exists():
+                raise Conflict("The factory gave an account the address of one that is not a test's.")
+
+
+def _real_rows(column: models.Field[Any, Any]) -> models.QuerySet[Any]:
+    model = column.model
+    return model._base_manager.order_by().filter(~Exists(all_entries_of_outer_row(model)))

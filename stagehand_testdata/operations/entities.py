@@ -45,7 +45,7 @@ from ..logs import log_error
 from ..models import MARK, Key, ShadowKey, TestEntity, TestRun, entries_of_outer_row
 from ..registry import EntityType, get_registry, resolve
 from . import externals, runs
-from .addresses import AddressBook, is_address, named_in
+from .addresses import AddressBook, identifying_columns, is_address, named_in
 
 logger = logging.getLogger(__name__)
 
@@ -159,12 +159,13 @@ class Creation:
         """The run's own row of that model; with `reference`, a real row of a catalogue model will do."""
         return find_own_row(self.run, model, key, field, reference=reference)
 
-    def refuse_taken(self, column: models.Field[Any, Any], value: str) -> None:
-        """Raise Conflict where a row that is not the run's has this value, in whatever case."""
-        model = column.model
-        rows = model._base_manager.using(runs.ledger_alias()).filter(**{f"{column.name}__iexact": value})
-        if rows.filter(~Exists(entries_of_outer_row(model, self.run))).exists():
-            raise Conflict(f"'{column.name}': {value} is taken by a row that is not of this run.")
+    def refuse_taken(self, value: str, *columns: models.Field[Any, Any]) -> None:
+        """Raise Conflict where a row that is not the run's has this value there, in whatever case."""
+        for column in dict.fromkeys(columns):
+            model = column.model
+            rows = model._base_manager.using(runs.ledger_alias()).filter(**{f"{column.name}__iexact": value})
+            if rows.filter(~Exists(entries_of_outer_row(model, self.run))).exists():
+                raise Conflict(f"'{column.name}': {value} is taken by a row that is not of this run.")
 
     def stored(self, made: list[models.Model]) -> list[models.Model]:
         """These rows as the database holds them; they are all of one model."""
@@ -309,10 +310,6 @@ class _Entering:
         """Enter the rest, and what is outside the database."""
         for row in self._recorder.rows:
             privileges.refuse_privileged(row.instance)
-        accounts = {id(row.instance): row.instance for row in self._recorder.rows}
-        self._call.addresses.refuse_real(
-            [each for each in accounts.values() if isinstance(each, get_user_model())]
-        )
         requested = self._requested()
         fresh = self._fresh(requested)
         early = self._written[: len(self._written) - len(fresh)]
@@ -322,6 +319,10 @@ class _Entering:
                 _refuse_found(self._run, entity_type, instance)
         things = externals.entries(self._run, self._call.outside, self._recorder.files, after=self._last)
         self._enter(fresh, things)
+        accounts = {id(row.instance): row.instance for row in self._recorder.rows}
+        self._call.addresses.refuse_real(
+            [each for each in accounts.values() if isinstance(each, get_user_model())]
+        )
         for _, entry in early:
             name = requested.get(_place(entry))
             if name and entry.origin != TestEntity.Origin.REQUESTED:
@@ -558,8 +559,8 @@ def _not_taken(call: Creation, column: Any, value: Any) -> Any:
         return value
     if is_address(column):
         claimed = call.addresses.claim(value, field=column.name)
-        if not issubclass(column.model, get_user_model()):  # whose addresses the book has
-            call.refuse_taken(column, claimed)
+        if not issubclass(column.model, get_user_model()):  # the book has theirs, and `finish` looks
+            call.refuse_taken(claimed, column, *identifying_columns())
         return claimed
     if privileges.is_account(column.model) and column.name == column.model.USERNAME_FIELD:
         if unicodedata.normalize("NFKC", value) != value:
@@ -567,7 +568,8 @@ def _not_taken(call: Creation, column: Any, value: Any) -> Any:
             raise InvalidInput(message, details={column.name: [message]})
         if "@" in value:
             call.addresses.refuse_foreign(value, field=column.name)
-        call.refuse_taken(column, value)
+            call.refuse_taken(value, *identifying_columns())
+        call.refuse_taken(value, column)
     return value
 
 

@@ -139,7 +139,7 @@ class ShadowCreation(Creation):
             raise entities.not_in_run(field)
         return found
 
-    def refuse_taken(self, column: models.Field[Any, Any], value: str) -> None:
+    def refuse_taken(self, value: str, *columns: models.Field[Any, Any]) -> None:
         """What only the database knows is for `deep`."""
 
     def stored(self, made: list[models.Model]) -> list[models.Model]:

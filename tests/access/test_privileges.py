@@ -390,6 +390,25 @@ def test_an_address_that_a_real_row_of_that_table_holds_is_taken(wire: Wire, kin
     assert error_of(wire.post(f"entities/{kind}", {"fields": {field: TAKEN}})) == (409, "conflict")
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("entities/user", {"fields": {"email": TAKEN}}),
+        ("entities/user", {"fields": {"username": TAKEN}}),
+        ("entities/member", {"fields": {"mail": TAKEN}}),
+        ("builders", {"email": TAKEN}),
+        ("clients", {"email": TAKEN.title()}),
+    ],
+)
+def test_an_address_that_a_real_person_has_proven_elsewhere_is_taken(
+    wire: Wire, path: str, body: Any
+) -> None:
+    user = User.objects.create_user("sam", "elsewhere@shop.example", "secret")
+    ProvenAddress.objects.create(user=user, email="Sam@Example.com", verified=True)
+    assert error_of(wire.post(path, body)) == (409, "conflict")
+    assert User.objects.get() == user
+
+
 @pytest.mark.parametrize("name", ["sam", "SAM", "Sam"])
 def test_a_name_that_its_case_alone_tells_from_a_real_one_is_taken(wire: Wire, sam: Any, name: str) -> None:
     assert error_of(wire.post("entities/user", {"fields": {"username": name}})) == (409, "conflict")

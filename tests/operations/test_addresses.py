@@ -8,7 +8,13 @@ import pytest
 from django.contrib.auth import get_user_model
 
 from stagehand_testdata.exceptions import Conflict, InvalidInput
-from stagehand_testdata.operations.addresses import AddressBook, is_reserved, named_in, require_reserved
+from stagehand_testdata.operations.addresses import (
+    AddressBook,
+    identifying_columns,
+    is_reserved,
+    named_in,
+    require_reserved,
+)
 from tests.host.factories import UserFactory
 from tests.making import changed, perform, registered
 
@@ -193,5 +199,6 @@ class TestAgainstTheDatabase:
 
     def test_asking_costs_no_query_of_its_own(self, django_assert_max_num_queries: Any) -> None:
         self.claim(None)
-        with django_assert_max_num_queries(8):
+        # But for the tables besides the users' in which an address may be a real person's.
+        with django_assert_max_num_queries(8 + len(identifying_columns())):
             self.claim("ann@example.com")
