@@ -83,6 +83,7 @@ KEYS = "access/keys.py"
 QUOTAS = "access/quotas.py"
 VIEWS = "api/views.py"
 AUTHENTICATION = "api/authentication.py"
+LOGS = "logs.py"
 
 T_KEYS = "access/test_keys.py"
 T_QUOTAS = "access/test_quotas.py"
@@ -120,6 +121,7 @@ T_ACCOUNTS = "operations/purge/test_accounts.py"
 T_PRIVILEGES = "access/test_privileges.py"
 T_IDEMPOTENCY = "api/test_idempotency.py"
 T_TRAIL = "access/test_trail.py"
+T_CANARY = "access/test_canary.py"
 
 
 BUGS: tuple[Bug, ...] = (
@@ -1434,6 +1436,13 @@ BUGS: tuple[Bug, ...] = (
         '            trail.record("run.close", run, result=trail.BEGUN)\n',
         "",
         (f"{T_TRAIL}::TestOverTheWire",),
+    ),
+    Bug(
+        "an error in the log quotes what was sent",
+        LOGS,
+        "    said = without_sent(str(error))\n",
+        "    said = str(error)\n",
+        (f"{T_CANARY}::TestErrors",),
     ),
     Bug(
         "refusals fill the disk",

@@ -41,7 +41,7 @@ from ..fingerprints import columns
 from ..isolation.capture import MadeRow, Recorder, WrittenFile, recording_inserts
 from ..isolation.hooks import until_commit
 from ..isolation.visibility import TestDataModel
-from ..logs import log_error
+from ..logs import log_error, without_sent
 from ..models import MARK, Key, ShadowKey, TestEntity, TestRun, entries_of_outer_row
 from ..registry import EntityType, get_registry, resolve
 from . import externals, runs
@@ -278,7 +278,7 @@ def guarded(work: Callable[[Creation], R], call: Creation, data: Any) -> R:
         raise
     except Exception as error:
         if isinstance(error, ValidationError) or (data and isinstance(error, _BAD_VALUES)):
-            logger.info("a factory refused its values: %r", str(error))
+            logger.info("a factory refused its values: %r", without_sent(str(error)))
             raise InvalidInput(f"The factory refused these values: {_first_line(error)}") from error
         log_error(logger, "a factory failed", error)
         raise FactoryFailed from error
