@@ -1553,7 +1553,7 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "an address is counted once its key counts",
         AUTHENTICATION,
-        '        refuse_too_many(settings.RATE_PER_ADDRESS, "address", address)\n',
+        '        refuse_too_many(settings.RATE_PER_ADDRESS, "address", network_of(address))\n',
         "        pass\n",
         ("api/test_throttling.py",),
     ),

@@ -154,7 +154,7 @@ class _Refusals:
 
     def take(self, address: str) -> int | None:
         """How many were left out since the last row; None where this is one more of them."""
-        network = _network(address)
+        network = network_of(address)
         with self._lock:
             window = int(time.monotonic() // _WINDOW_SECONDS)
             if window != self._window:
@@ -172,7 +172,8 @@ class _Refusals:
 _refusals = _Refusals()
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
+    """What one caller has in hand: an address, or the /64 of an IPv6 one; empty where it is none."""
     try:
         place = ipaddress.ip_address(address)
     except ValueError:

@@ -6,6 +6,7 @@ from rest_framework.request import Request
 
 from ..access import gate, keys
 from ..access.callers import Caller
+from ..access.trail import network_of
 from ..conf import settings
 from ..exceptions import GateClosed, NotAuthenticated
 from .throttling import refuse_too_many
@@ -46,5 +47,5 @@ def _counted_address(request: Request) -> str:
     """Where keys are not needed nothing is counted: the host has a door of its own, and one address."""
     address = request.META.get("REMOTE_ADDR") or ""
     if settings.REQUIRE_ACCESS_KEY:
-        refuse_too_many(settings.RATE_PER_ADDRESS, "address", address)
+        refuse_too_many(settings.RATE_PER_ADDRESS, "address", network_of(address))
     return address

@@ -19,6 +19,7 @@ from stagehand_testdata.access import keys
 from stagehand_testdata.access.callers import known_operations
 from stagehand_testdata.exceptions import InvalidInput, NotAuthenticated, NotFound
 from stagehand_testdata.models import AccessKey
+from tests.threads import in_thread
 
 pytestmark = pytest.mark.django_db
 
@@ -314,3 +315,18 @@ class TestRotate:
 def _one_secret_key() -> Iterator[None]:
     with override_settings(SECRET_KEY_FALLBACKS=[]):
         yield
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nobody_waits_for_the_keys_row_to_note_its_use() -> None:
+    if not connection.features.has_select_for_update_skip_locked:
+        pytest.skip("locks of rows that can be skipped")
+    key, text = made()
+    with transaction.atomic():
+        list(AccessKey.objects.select_for_update().filter(pk=key.pk))
+        thread, found = in_thread(lambda: keys.verify(text, HERE))
+        thread.join(5)
+        assert [each.key_id for each in found] == [key.public_id]
+    assert AccessKey.objects.get().last_used_at is None
+    keys.verify(text, HERE)
+    assert AccessKey.objects.get().last_used_at is not None

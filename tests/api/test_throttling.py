@@ -54,6 +54,16 @@ def test_an_address_that_guesses_keys_is_stopped_before_the_key_is_looked_at(wir
     assert wire.get("runs", **key()).status_code == 200
 
 
+def test_whoever_has_a_network_of_ipv6_has_one_address(wire: Wire) -> None:
+    answers = []
+    for number in range(6):
+        wire.client.defaults["REMOTE_ADDR"] = f"2001:db8::{number}"
+        answers.append(wire.get("runs").status_code)
+    assert answers == [401] * 5 + [429]
+    wire.client.defaults["REMOTE_ADDR"] = "2001:db8:0:1::1"
+    assert wire.get("runs").status_code == 401
+
+
 def test_an_address_that_offers_tokens_is_counted_too(wire: Wire) -> None:
     answers = [wire.post("tokens", {"token": "nonsense"}).status_code for _ in range(6)]
     assert answers[5] == 429
