@@ -1518,8 +1518,8 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "nobody acts for whoever asks",
         VIEWS,
-        "        act_for(self.caller)\n",
-        "",
+        "        act_for(self.caller)\n        if not cleaning:\n",
+        "        if not cleaning:\n",
         (f"{T_ALLOWANCE}::TestAllowance", f"{T_QUOTAS}::TestRows"),
     ),
     Bug(
