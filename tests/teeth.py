@@ -71,6 +71,7 @@ STATEMENTS = "isolation/statements.py"
 HOOKS = "isolation/hooks.py"
 POSTGRESQL = "databases/postgresql.py"
 BASE = "databases/base.py"
+COMPILED = "databases/compiled.py"
 MODELS = "models.py"
 FINGERPRINTS = "fingerprints.py"
 SIGN_IN = "operations/sign_in.py"
@@ -110,6 +111,7 @@ T_OIDC = "access/test_oidc.py"
 T_ISSUERS = "access/test_issuers.py"
 T_DATABASE = "databases/test_guards.py"
 T_LOCKS = "databases/test_locks.py"
+T_COMPILED = "databases/test_compiled.py"
 T_CAPTURE = "isolation/test_capture.py"
 T_VISIBILITY = "isolation/test_visibility.py"
 T_STATEMENTS = "isolation/test_statements.py"
@@ -665,6 +667,20 @@ BUGS: tuple[Bug, ...] = (
         "ELSIF run <> '' AND {changed}OLD *<> NEW AND NOT EXISTS (",
         "ELSIF run <> '' AND false AND NOT EXISTS (",
         (f"{T_DATABASE}::TestAPurge::test_may_not_change_a_real_row",),
+    ),
+    Bug(
+        "a query that is compiled once keeps the values of its first call",
+        COMPILED,
+        "rows = compiled.all()",
+        "rows = compiled",
+        (f"{T_COMPILED}::test_remembers_nobodys_values",),
+    ),
+    Bug(
+        "a run whose statement is compiled once is not locked",
+        BASE,
+        "compile_once(self._sharing(rows, suffix))",
+        "compile_once(rows)",
+        (f"{T_COMPILED}::TestHoldingARun::test_locks_it_as_ever",),
     ),
     Bug(
         "a key that changes is not noticed",

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import json
 import logging
 import threading
 import time
@@ -89,20 +90,21 @@ def record(
     `subject` is what it was done to, where that is no run: a key's public id, a kind of trigger.
     """
     caller, act = current_caller(), _act.get()
-    AuditEntry(
-        via=act.via,
-        asked=act.asked,
-        operation=operation,
-        owner=caller.owner or act.by,
-        key_id=caller.key_id,
-        name=caller.name,
-        address=_address(caller.address or act.address),
-        test_id="" if run is None else run.test_id,
-        run_id=None if run is None else run.pk,
-        subject=subject,
-        counts=dict(sorted((counts or {}).items())),
-        result=result,
-    ).save(using=_alias(), force_insert=True)
+    values = {
+        "via": act.via,
+        "asked": act.asked,
+        "operation": operation,
+        "owner": caller.owner or act.by,
+        "key_id": caller.key_id,
+        "name": caller.name,
+        "address": _address(caller.address or act.address),
+        "test_id": "" if run is None else run.test_id,
+        "run_id": None if run is None else run.pk,
+        "subject": subject,
+        "counts": json.dumps(dict(sorted((counts or {}).items()))),
+        "result": result,
+    }
+    database(_alias()).insert(AuditEntry, tuple(values), list(values.values()))
 
 
 def refused(code: str, address: str) -> None:

@@ -19,12 +19,16 @@ from django.db.models.sql.compiler import SQLCompiler
 from .. import fingerprints
 from ..context import CurrentRun
 from ..models import MARK, Key, TestEntity
+from .compiled import Mark, compile_once, filled_in
 from .guards import RECORDS, GuardedTable, HeldGuard, HeldPolicy, digest_of, literal
 
 logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Model)
 R = TypeVar("R")
+
+#: What `read_shared_by` has compiled, by alias and what builds it.
+_compiled: dict[tuple[str, Callable[..., Any]], QuerySet[Any]] = {}
 
 _names: set[tuple[str, str]] = set()
 _names_lock = threading.Lock()
@@ -79,15 +83,31 @@ class Database:
         """
         if self.share_suffix is None:
             return self.read_exclusive(rows, skip_locked=skip_locked)
+        return list(self._sharing(rows, self.share_suffix, skip_locked=skip_locked))
+
+    def read_shared_by(self, build: Callable[..., QuerySet[M]], **values: str) -> list[M]:
+        """`read_shared(build(**values))`, of a statement that is compiled at the first call alone.
+
+        `build` does with the values nothing but to compare columns with them.
+        """
+        suffix = self.share_suffix
+        if suffix is None:
+            return self.read_shared(build(**values))
+        compiled = _compiled.get((self.alias, build))
+        if compiled is None:
+            rows = build(**{name: Mark(name) for name in values})
+            compiled = compile_once(self._sharing(rows, suffix))
+            _compiled[self.alias, build] = compiled
+        return list(filled_in(compiled, values))
+
+    def _sharing(self, rows: QuerySet[M], suffix: str, *, skip_locked: bool = False) -> QuerySet[M]:
         locked = rows.using(self.alias).all()
         query: Any = locked.query.chain(klass=ShareLockQuery)
-        query.share_suffix = self.share_suffix.format(
-            table=self.connection.ops.quote_name(rows.model._meta.db_table)
-        )
+        query.share_suffix = suffix.format(table=self.connection.ops.quote_name(rows.model._meta.db_table))
         if skip_locked and self.connection.features.has_select_for_update_skip_locked:
             query.share_suffix += " SKIP LOCKED"
         locked.query = query
-        return list(locked)
+        return locked
 
     def read_exclusive(self, rows: QuerySet[M], *, skip_locked: bool = False) -> list[M]:
         """The rows, locked until the transaction ends against everybody, as they are once they are locked.
@@ -303,6 +323,27 @@ class Database:
     def execute(self, statement: str, params: list[Any] | None = None) -> None:
         with self.connection.cursor() as cursor:
             cursor.execute(statement, params)
+
+    def insert(
+        self,
+        model: type[Model],
+        columns: tuple[str, ...],
+        values: list[Any],
+        *,
+        constant: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        """Insert rows of the ledger's own: the values of these columns, one row's after the other's.
+
+        Written out, for to compile an INSERT of twenty columns takes the ORM longer than to make the rows.
+        JSON is text; `constant` are columns that have the same text or number in each row; what is not named
+        has the database's default.
+        """
+        count = len(values) // len(columns)
+        quote = self.connection.ops.quote_name
+        names = ", ".join(map(quote, (*columns, *(name for name, _ in constant))))
+        row = ", ".join([*["%s"] * len(columns), *(literal(value) for _, value in constant)])
+        rows = ", ".join([f"({row})"] * count)
+        self.execute(f"INSERT INTO {quote(model._meta.db_table)} ({names}) VALUES {rows}", values)  # noqa: S608
 
     def _require_transaction(self) -> None:
         # Outside of one the setting would end with the statement that makes it, and the guards sleep on.

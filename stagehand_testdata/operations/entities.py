@@ -7,10 +7,10 @@ import datetime as dt
 import logging
 import math
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 from django.contrib.auth import get_user_model
@@ -43,7 +43,7 @@ from ..isolation.hooks import until_commit
 from ..isolation.visibility import TestDataModel
 from ..logs import log_error, without_sent
 from ..models import MARK, Key, ShadowKey, TestEntity, TestRun, entries_of_outer_row
-from ..registry import EntityType, get_registry, resolve
+from ..registry import EntityType, Registry, get_registry, resolve
 from . import externals, runs
 from .addresses import AddressBook, identifying_columns, is_address, named_in
 
@@ -455,8 +455,19 @@ def entity_type_named(name: str) -> EntityType:
 
 def type_name_of(model: type[models.Model]) -> str:
     """The name under which rows of `model` go: its one entity type's, or the model's label."""
-    names = [each.name for each in get_registry().entity_types if _model_or_none(each) is _concrete(model)]
-    return names[0] if len(names) == 1 else _concrete(model)._meta.label_lower
+    concrete = _concrete(model)
+    return _names(get_registry()).get(concrete) or concrete._meta.label_lower
+
+
+@lru_cache(maxsize=1)
+def _names(registry: Registry) -> dict[type[models.Model], str]:
+    """Of the models that have one entity type and no more."""
+    named: dict[type[models.Model], list[str]] = defaultdict(list)
+    for each in registry.entity_types:
+        model = _model_or_none(each)
+        if model is not None:
+            named[model].append(each.name)
+    return {model: names[0] for model, names in named.items() if len(names) == 1}
 
 
 def _model_or_none(entity_type: EntityType) -> type[models.Model] | None:

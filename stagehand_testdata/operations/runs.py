@@ -234,22 +234,23 @@ def _locked(
     skip_locked: bool = False,
     annotations: Mapping[str, Any] | None = None,
 ) -> TestRun | None:
-    alias = ledger_alias()
+    engine = database(ledger_alias())
+    if exclusive:
+        rows = _with_clock(test_id, owner).annotate(**(annotations or {}))
+        found = engine.read_exclusive(rows, skip_locked=skip_locked)
+    elif annotations:
+        found = engine.read_shared(_with_clock(test_id, owner).annotate(**annotations))
+    else:
+        found = engine.read_shared_by(_with_clock, test_id=test_id, owner=owner)
+    return next((run for run in found if run.test_id == test_id), None)
+
+
+def _with_clock(test_id: str, owner: str) -> QuerySet[TestRun]:
     # By the end of the index: a maximum would be found by reading all that the run ever made.
     numbered = TestEntity.objects.filter(run=OuterRef("pk"), ordinal__isnull=False)
     last = numbered.order_by("-ordinal").values("ordinal")[:1]
-    rows = (
-        TestRun.objects.filter(test_id=test_id, owner=owner)
-        .order_by()
-        .annotate(
-            now=Now(),
-            last_ordinal=Coalesce(Subquery(last), 0),
-            **(annotations or {}),
-        )
-    )
-    engine = database(alias)
-    found = engine.read_exclusive(rows, skip_locked=skip_locked) if exclusive else engine.read_shared(rows)
-    return next((run for run in found if run.test_id == test_id), None)
+    rows = TestRun.objects.filter(test_id=test_id, owner=owner).order_by()
+    return rows.annotate(now=Now(), last_ordinal=Coalesce(Subquery(last), 0))
 
 
 def _existing(run: TestRun | None) -> TestRun:

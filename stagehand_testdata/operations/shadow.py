@@ -10,8 +10,10 @@ what only the database knows (unique values, constraints, triggers) is for `deep
 from __future__ import annotations
 
 import enum
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any, TypeVar
 
 from django.apps import apps
@@ -36,6 +38,20 @@ from .entities import Attempt, Creation
 R = TypeVar("R")
 M = TypeVar("M", bound=models.Model)
 Work = Callable[[Creation], R]
+
+#: SQLite may not take more than 999 values.
+_ENTERED_AT_ONCE = 100
+#: Of an entry's columns, what is another in each, and what is the same in all of a shadow's.
+_DIFFERING = ("run_id", "fingerprint", "ordinal", "type", "model", "key_text", "shadow_row")
+_CONSTANT = (
+    ("origin", TestEntity.Origin.SHADOW.value),
+    ("state", TestEntity.State.LIVE.value),
+    ("reason", ""),
+    ("blocked_by", "{}"),
+    ("database", ""),
+    ("reference", ""),
+    ("tombstone", "0"),
+)
 
 
 class Mode(enum.Enum):
@@ -101,9 +117,9 @@ def _perform_shadow(
             call = ShadowCreation(run, book, attempt, watch)
             with use_run(CurrentRun(run.pk, run.test_id)), without_commit_hooks(), watch.host_runs():
                 result = entities.guarded(work, call, data)
-            entries = TestEntity.objects.using(runs.ledger_alias()).bulk_create(call.entries())
-            quotas.settle_rows(run.last_ordinal + len(entries))  # type: ignore[attr-defined]
-        trail.record("shadow.create", run, counts=Counter(entry.type for entry in entries))
+            entered = call.enter()
+            quotas.settle_rows(run.last_ordinal + entered.total())  # type: ignore[attr-defined]
+        trail.record("shadow.create", run, counts=entered)
         once.keep(result, run)
         return result
 
@@ -145,11 +161,21 @@ class ShadowCreation(Creation):
     def stored(self, made: list[models.Model]) -> list[models.Model]:
         return made
 
-    def entries(self) -> list[TestEntity]:
-        """One for each row and each thing outside, in the order in which they came."""
+    def enter(self) -> Counter[str]:
+        """Write an entry for each row and each thing outside, in the order in which they came; how many."""
+        entries = list(self._entries())
+        # No row to tell from others: what there is to prove is that the host was not asked.
+        proof = json.dumps({"hostStatements": self._watch.on_host})
+        for start in range(0, len(entries), _ENTERED_AT_ONCE):
+            some = entries[start : start + _ENTERED_AT_ONCE]
+            params = [value for each in some for value in (self.run.pk, proof, *each)]
+            database(runs.ledger_alias()).insert(TestEntity, _DIFFERING, params, constant=_CONSTANT)
+        return Counter(type_name for _, type_name, *_ in entries)
+
+    def _entries(self) -> Iterator[tuple[int, str, str, str, str]]:
+        """What differs between them, but for the run and the proof."""
         last: int = self.run.last_ordinal  # type: ignore[attr-defined]
         requested = {id(instance): entity_type.name for entity_type, instance in self.made}
-        found = []
         for ordinal, each in enumerate(self._held, last + 1):
             if isinstance(each, externals.External):
                 name, model, key, values = each.type.name, f"external.{each.type.name}", each.key, {}
@@ -157,21 +183,8 @@ class ShadowCreation(Creation):
                 concrete = type(each)._meta.concrete_model or type(each)
                 model, key, values = concrete._meta.label_lower, str(each.pk), _values(each)
                 name = requested.get(id(each)) or entities.type_name_of(concrete)
-            found.append(
-                TestEntity(
-                    run=self.run,
-                    ordinal=ordinal,
-                    type=name,
-                    origin=TestEntity.Origin.SHADOW,
-                    model=TestEntity.SHADOW_PREFIX + model,
-                    database="",
-                    key_text=key,
-                    # No row to tell from others: what there is to prove is that the host was not asked.
-                    fingerprint={"hostStatements": self._watch.on_host},
-                    shadow_row={"values": values, "requested": id(each) in requested},
-                )
-            )
-        return found
+            row = {"values": values, "requested": id(each) in requested}
+            yield ordinal, name, TestEntity.SHADOW_PREFIX + model, str(key), json.dumps(row)
 
     def _next_key(self) -> ShadowKey:
         last: int = self.run.last_ordinal  # type: ignore[attr-defined]
@@ -190,7 +203,7 @@ class ShadowCreation(Creation):
 
 def _fill_in(instance: models.Model) -> None:
     """What saving the row would have put into it, as far as that takes no database."""
-    for column in instance._meta.concrete_fields:
+    for column in _filled_columns(type(instance)):
         if isinstance(column, models.GeneratedField):
             vars(instance).setdefault(column.attname, None)
             continue
@@ -198,8 +211,22 @@ def _fill_in(instance: models.Model) -> None:
         if isinstance(value, DatabaseDefault):
             [default] = value.get_source_expressions()
             setattr(instance, column.attname, default.value if isinstance(default, Value) else None)
-        elif getattr(column, "auto_now", False) or getattr(column, "auto_now_add", False):
+        elif _is_automatic(column):
             column.pre_save(instance, add=True)
+
+
+@cache
+def _filled_columns(model: type[models.Model]) -> list[Any]:
+    columns: list[Any] = list(model._meta.concrete_fields)
+    return [
+        each
+        for each in columns
+        if isinstance(each, models.GeneratedField) or _has_db_default(each) or _is_automatic(each)
+    ]
+
+
+def _is_automatic(column: Any) -> bool:
+    return getattr(column, "auto_now", False) or getattr(column, "auto_now_add", False)
 
 
 def _require_valid(instance: models.Model, *, compact: bool) -> None:
@@ -208,19 +235,11 @@ def _require_valid(instance: models.Model, *, compact: bool) -> None:
     And OverflowError for too large a number, as long as smaller ones can be tried.
     """
     label = instance._meta.label
-    columns = instance._meta.concrete_fields
-    unasked = {each.name for each in columns if each.is_relation or _has_db_default(each)}
-    missing = [
-        each.name
-        for each in columns
-        if each.is_relation
-        and not each.null
-        and not each.primary_key
-        and getattr(instance, each.attname) is None
-    ]
+    unasked, needed = _asked_of(type(instance))
+    missing = [each.name for each in needed if getattr(instance, each.attname) is None]
     wrong: dict[str, list[str]] = {}
     try:
-        instance.clean_fields(exclude=unasked)
+        instance.clean_fields(exclude=set(unasked))
     except ValidationError as error:
         for name, found in error.error_dict.items():
             codes = {each.code for each in found}
@@ -235,6 +254,14 @@ def _require_valid(instance: models.Model, *, compact: bool) -> None:
         raise Conflict(f"{entities.REFUSED} ({label}: {', '.join(missing)})")
     if wrong:
         raise InvalidInput(f"The model {label} refuses: {', '.join(wrong)}.", details=wrong)
+
+
+@cache
+def _asked_of(model: type[models.Model]) -> tuple[frozenset[str], list[Any]]:
+    """The columns that no field is asked about, and the foreign keys that must not be empty."""
+    columns: list[Any] = list(model._meta.concrete_fields)
+    unasked = frozenset(each.name for each in columns if each.is_relation or _has_db_default(each))
+    return unasked, [each for each in columns if each.is_relation and not each.null and not each.primary_key]
 
 
 def _has_db_default(column: Any) -> bool:
