@@ -31,6 +31,7 @@ def main() -> int:
     try:
         print(f"{connection.vendor}, Django {django.__version__}, Python {sys.version.split()[0]}\n")
         keys.measure(options.rounds)
+        keys.measure_refusals(options.rounds)
         report("A booking scenario of 6 rows", creating.tasks(), options.rounds)
         report("A booking scenario of 6 rows as a shadow", shadow.tasks(), options.rounds)
         print(f"  a shadow call: {shadow.count_statements()}\n")

@@ -42,7 +42,7 @@ class StandingIndex(models.Index):
         editor: Any = schema_editor
         partial = editor.connection.features.supports_partial_indexes
         names = list(self.fields) if partial else [*self.fields, "tombstone"]
-        asked = model._meta.get_field(self.asked or self.fields[0]).column
+        asked: Any = model._meta.get_field(self.asked or self.fields[0])
         quote = editor.quote_name
         sql = editor.sql_create_index
         statement: Statement = editor._create_index_sql(
@@ -50,7 +50,7 @@ class StandingIndex(models.Index):
             fields=[model._meta.get_field(name) for name in names],
             name=self.name,
             using=using,
-            condition=f"{quote('tombstone')} = 0 AND {quote(asked)} IS NOT NULL" if partial else None,
+            condition=f"{quote('tombstone')} = 0 AND {quote(asked.column)} IS NOT NULL" if partial else None,
             sql=sql.replace("CREATE INDEX", "CREATE UNIQUE INDEX") if self.unique else sql,
             **kwargs,
         )

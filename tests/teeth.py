@@ -131,8 +131,8 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "creators do not hold the run",
         RUNS,
-        "if exclusive else engine.read_shared(rows)",
-        "if exclusive else list(rows.using(alias))",
+        "engine.read_shared(_with_clock(test_id, owner).annotate(**annotations))",
+        "list(_with_clock(test_id, owner).using(alias).annotate(**annotations))",
         (f"{T_CONCURRENCY}::test_a_closer_waits_for_a_creator_that_joined_an_open_run",),
     ),
     Bug(
@@ -650,15 +650,15 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "a purge may delete another run's rows",
         POSTGRESQL,
-        "WHERE {entry_of_row} AND entry.run_id = run::bigint;",
-        "WHERE {entry_of_row};",
+        "WHERE closed.id = {entries_gone} AND closed.run_id + 0 = run::bigint;",
+        "WHERE closed.id = {entries_gone};",
         (f"{T_DATABASE}::TestAPurge::test_may_not_delete_another_runs_row",),
     ),
     Bug(
         "a purge may delete real rows",
         POSTGRESQL,
-        "IF closed <> asked THEN",
-        "IF closed > asked THEN",
+        "IF ended <> asked THEN",
+        "IF ended > asked THEN",
         (f"{T_DATABASE}::TestAPurge::test_may_not_delete_a_real_row",),
     ),
     Bug(
@@ -1043,8 +1043,8 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "the fence is open to operations",
         ENTITIES,
-        "with until_commit(CurrentRun(run.pk, run.test_id, fenced=True))",
-        "with until_commit(CurrentRun(run.pk, run.test_id))",
+        "its = CurrentRun(run.pk, run.test_id, fenced=True)",
+        "its = CurrentRun(run.pk, run.test_id)",
         (f"{T_STATEMENTS}::TestTheFence",),
     ),
     Bug(

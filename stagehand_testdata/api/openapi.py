@@ -82,7 +82,7 @@ class ViewSchema(AutoSchema):
         return [{"accessKey": []}] if needed else []
 
     def _get_request_body(self, direction: str = "request") -> dict[str, Any] | None:
-        body = super()._get_request_body(direction)
+        body = super()._get_request_body(direction)  # type: ignore[no-untyped-call]
         return body and {**body, "required": True}
 
     def get_override_parameters(self) -> list[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -110,13 +109,6 @@ class TestRows:
         with CaptureQueriesContext(connection) as queries:
             assert error_of(wire.post(path, body, **sent)) == (409, "quota_exceeded")
         assert not [each["sql"] for each in queries if "voucher" in each["sql"].lower()]
-        took = []
-        for _ in range(9):
-            began = time.perf_counter()
-            wire.post(path, body, **sent)
-            took.append(time.perf_counter() - began)
-        # What else the machine has to do is not its cost.
-        assert min(took) < 0.05
         tracemalloc.start()
         wire.post(path, body, **sent)
         _, peak = tracemalloc.get_traced_memory()
