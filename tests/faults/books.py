@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +72,7 @@ def end() -> End:
     """The state in which a purge leaves everything, to be compared with another's."""
     entries = TestEntity.objects.order_by("run__test_id", "ordinal")
     return {
-        "rows": all_rows(),
+        "rows": {place: tuple(map(_without_chance, values)) for place, values in all_rows().items()},
         "entries": {
             (test_id, ordinal): tuple(what)
             for test_id, ordinal, *what in entries.values_list(
@@ -80,6 +81,11 @@ def end() -> End:
         },
         "runs": dict(TestRun.objects.values_list("test_id", "state")),
     }
+
+
+def _without_chance(value: Any) -> Any:
+    """A password that lets nobody in is another one each time that Django makes it."""
+    return re.sub(r"![0-9A-Za-z]{40}", "!", value) if isinstance(value, str) else value
 
 
 def differences(reached: End, expected: End) -> list[str]:
