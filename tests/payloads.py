@@ -119,10 +119,10 @@ def rights() -> dict[str, set[Any]]:
 
 
 def addresses() -> list[str]:
-    """Every address that somebody may be found by, and every name to sign in by, folded as far as one may."""
+    """Every address that somebody may be found by, and a user's name, folded as far as one may."""
     columns = (
         get_user_model().objects.values_list("email", "username"),
-        Member.objects.values_list("mail", "login"),
+        Member.objects.values_list("mail"),
         ProvenAddress.objects.values_list("email"),
     )
     found = [text for rows in columns for row in rows for text in row if text]

@@ -1384,7 +1384,7 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "an address that came by a parameter is not looked at",
         ADDRESSES,
-        "        for address in sorted(held & set(self._named)):\n",
+        "        for address in sorted(named & unclaimed):\n",
         "        for address in ():\n",
         (T_PRIVILEGES,),
     ),

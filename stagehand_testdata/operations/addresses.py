@@ -187,28 +187,30 @@ class AddressBook:
             raise Conflict(f"The address {address} belongs to an account that is not of this run.")
 
     def refuse_real(self, made: Sequence[models.Model]) -> None:
-        """Raise where one of these new accounts has got an address that it may not have, by whatever way.
+        """Raise where one of these new rows has got an address that it may not have, by whatever way.
 
         Their entries must be written. Raises Conflict, InvalidInput.
         """
-        user = get_user_model()
+        user: Any = get_user_model()
         field = user.get_email_field_name()
-        held = {str(getattr(each, field, None) or "").lower() for each in made} - {""}
-        for address in sorted(held & set(self._named)):
-            if address not in self._own:
-                self.refuse_foreign(address, field=field)
-            # What a client chose may be a real person's by another table too.
-            if any(
-                _real_rows(column).filter(**{f"{column.name}__iexact": address}).exists()
-                for column in identifying_columns()
-            ):
-                raise Conflict(f"The address {address} belongs to an account that is not of this run.")
-        # Those that were claimed are nobody's.
-        if unclaimed := held - self._own:
-            column: Any = user._meta.get_field(field)
-            found = _real_rows(column).annotate(stagehand_email=Lower(field))
-            if found.filter(stagehand_email__in=sorted(unclaimed)).exists():
-                raise Conflict("The factory gave an account the address of one that is not a test's.")
+        if field not in {each.name for each in user._meta.get_fields()}:
+            return
+        users, others = user._meta.get_field(field), identifying_columns()
+        held = {
+            str(getattr(row, column.attname, None) or "").lower()
+            for row in made
+            for column in (users, *others)
+            if isinstance(row, column.model)
+        } - {""}
+        unclaimed, named = held - self._own, held & set(self._named)
+        for address in sorted(named & unclaimed):
+            self.refuse_foreign(address, field=field)
+        # What was claimed is no user's; what a client chose may be a real person's by another table too.
+        looks = [(users, unclaimed), *((column, named | unclaimed) for column in others)]
+        for column, wanted in looks:
+            found = _real_rows(column).annotate(stagehand_email=Lower(column.name))
+            if wanted and found.filter(stagehand_email__in=sorted(wanted)).exists():
+                raise Conflict("A new account would have the address of one that is not a test's.")
 
 
 def _real_rows(column: models.Field[Any, Any]) -> models.QuerySet[Any]:

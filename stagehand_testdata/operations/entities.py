@@ -319,10 +319,7 @@ class _Entering:
                 _refuse_found(self._run, entity_type, instance)
         things = externals.entries(self._run, self._call.outside, self._recorder.files, after=self._last)
         self._enter(fresh, things)
-        accounts = {id(row.instance): row.instance for row in self._recorder.rows}
-        self._call.addresses.refuse_real(
-            [each for each in accounts.values() if isinstance(each, get_user_model())]
-        )
+        self._call.addresses.refuse_real([row.instance for row in self._recorder.rows])
         for _, entry in early:
             name = requested.get(_place(entry))
             if name and entry.origin != TestEntity.Origin.REQUESTED:

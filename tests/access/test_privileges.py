@@ -439,3 +439,11 @@ def test_a_factory_that_gives_an_account_a_real_ones_address_is_refused(sam: Any
 def test_runs_may_share_an_address_that_is_no_real_accounts() -> None:
     same = type("SameFactory", (UserFactory,), {"email": "same@example.com"})
     assert create(same).email == create(same, "stagehand_test_other").email
+
+
+def test_an_address_that_a_factory_makes_of_a_name_is_no_real_accounts_of_another_model(
+    wire: Wire, sam: Any
+) -> None:
+    """A member's address follows from the login."""
+    assert error_of(wire.post("entities/member", {"fields": {"login": "sam"}})) == (409, "conflict")
+    assert not Member.objects.exists()
