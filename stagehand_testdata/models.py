@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from django.db import models
-from django.db.models import F, OuterRef, Q, Value
+from django.db.models import ExpressionWrapper, F, OuterRef, Q, Value
 from django.db.models.functions import Cast, Concat, Now
 
 from .constraints import StateAgrees
@@ -306,8 +306,14 @@ class TestEntity(models.Model):
 
 
 def entries_of_outer_row(model: type[models.Model], run: Any) -> TestEntityQuerySet:
-    """The standing entries of `run` for the row of `model` that the query around this one looks at."""
-    return all_entries_of_outer_row(model).filter(run=run)
+    """The standing entries of `run` for the row of `model` that the query around this one looks at.
+
+    The run is no condition that an index could serve, or a database without statistics would read all that
+    the run has made, at each row.
+    """
+    its_run = ExpressionWrapper(F("run_id") + 0, output_field=models.BigIntegerField())
+    wanted = run.pk if isinstance(run, TestRun) else run
+    return all_entries_of_outer_row(model).alias(its_run=its_run).filter(its_run=wanted)
 
 
 def all_entries_of_outer_row(model: type[models.Model]) -> TestEntityQuerySet:

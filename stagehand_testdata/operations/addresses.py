@@ -103,6 +103,7 @@ class AddressBook:
     def __init__(self, test_id: str, named: Iterable[str]) -> None:
         self.base = test_id.lower()
         self._named = sorted(set(named))
+        self._numbers: dict[str, int] = {}
         self._own: set[str] = set()
         self._others: set[str] = set()
         self._real: set[str] = set()
@@ -168,10 +169,12 @@ class AddressBook:
         default = f"{local}@{DEFAULT_DOMAIN}"
         address = require_reserved(asked, field) if asked else default
         if address == default:
-            number = 1
-            while address in self._own | self._others:
+            # Only what is taken grows, so the numbers before the last one given are taken still.
+            number = self._numbers.get(local, 1)
+            while address in self._own or address in self._others:
                 number += 1
                 address = f"{local}+{number}@{DEFAULT_DOMAIN}"
+            self._numbers[local] = number
         if address in self._own:
             raise Conflict(f"This run has an account with the address {address} already.")
         self._refuse_held(address)

@@ -1,4 +1,4 @@
-"""The entry of a row is found by its key, however little PostgreSQL knows of the ledger as yet."""
+"""The entry of a row is found by its key, however little the database knows of the ledger as yet."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from typing import Any
 
 import pytest
 from django.db import transaction
+from django.db.models import Exists
 
 from stagehand_testdata.context import CurrentRun, use_run
-from stagehand_testdata.models import TestEntity, TestRun
+from stagehand_testdata.models import TestEntity, TestRun, entries_of_outer_row
 from stagehand_testdata.operations import runs
 from tests.guarding import (
     guarded,  # noqa: F401 - a fixture
     on_postgresql,
+    on_sqlite,
     purging,
     sql,
 )
 from tests.host.models import Author, Person, Voucher
 from tests.making import TEST_ID
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("guarded"), on_postgresql]
+pytestmark = pytest.mark.django_db
 
 ROWS = 300
 
@@ -69,6 +71,14 @@ def delete_as_a_run(model: Any) -> None:
         delete(model)
 
 
+@on_sqlite
+def test_of_a_run_it_is_found_by_the_key_alone() -> None:
+    plan = Person.objects.filter(Exists(entries_of_outer_row(Person, 1))).explain()
+    assert "stagehand_entity_by_bigint (key_bigint=? AND model=?)" in plan
+
+
+@on_postgresql
+@pytest.mark.usefixtures("guarded")
 @pytest.mark.parametrize("deleting", [delete, delete_as_a_purge, delete_as_a_run])
 def test_many_rows_cost_a_few_entries_each(
     run: CurrentRun, maker: Callable[[int], Any], deleting: Callable[[Any], None]
