@@ -81,10 +81,11 @@ def _watch(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     wrappers = connection.execute_wrappers
     database_of(connection).let_flush_through()
     if not isinstance(wrappers, _WrappersAndNames):
-        connection.execute_wrappers = _WrappersAndNames(wrappers, database_of(connection))
+        engine = database_of(connection)
+        connection.execute_wrappers = _WrappersAndNames(wrappers, engine)
         if connection.vendor == "postgresql":
             for maker in ("make_cursor", "make_debug_cursor"):
-                setattr(connection, maker, _copying_in_its_name(getattr(connection, maker)))
+                setattr(connection, maker, _copying_in_its_name(engine, getattr(connection, maker)))
     if connection.vendor == "postgresql" and hasattr(connection.connection, "add_notice_handler"):
         with suppress(ValueError):  # once, whatever else calls this
             connection.connection.remove_notice_handler(_hear)
@@ -152,19 +153,20 @@ def _hear(notice: Any) -> None:
         logger.warning("%s", said)
 
 
-def _copying_in_its_name(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _copying_in_its_name(engine: Database, make: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def made(cursor: Any) -> Any:
         wrapper = make(cursor)
         for name in _COPYING:
             if hasattr(cursor, name) and (current_run() is not None or _all_rows.get()):
-                setattr(wrapper, name, _copying(wrapper, getattr(wrapper, name)))
+                setattr(wrapper, name, _copying(engine, cursor, getattr(wrapper, name)))
         return wrapper
 
     return made
 
 
-def _copying(cursor: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+def _copying(engine: Database, cursor: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+    # Not of the wrapper, which has this for an attribute: such a circle is garbage for the collector alone.
     def copying(statement: Any, *args: Any, **kwargs: Any) -> Any:
-        return _send(database_of(cursor.db), cursor, statement, lambda named: method(named, *args, **kwargs))
+        return _send(engine, cursor, statement, lambda named: method(named, *args, **kwargs))
 
     return copying

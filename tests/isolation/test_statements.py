@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -395,6 +397,20 @@ class TestFromManySides:
                     Label.objects.create(text=uuid.uuid4().hex)
         assert (len(entered()), len(entered(OTHER))) == (2, 1)
         assert not StatementUnderWay.objects.exists()
+
+
+@on_postgresql
+def test_a_cursor_that_was_asked_for_under_a_run_waits_for_no_garbage_collector(run: CurrentRun) -> None:
+    with use_run(run):
+        cursor = connection.cursor()
+    watched = weakref.ref(cursor)
+    cursor.close()
+    gc.disable()
+    try:
+        del cursor
+        assert watched() is None
+    finally:
+        gc.enable()
 
 
 @on_postgresql
