@@ -1583,7 +1583,7 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "a default address that another run has is a refusal",
         "operations/addresses.py",
-        "            while address in self._own | self._others:\n",
+        "            while address in self._own or address in self._others:\n",
         "            while address in self._own:\n",
         ("operations/test_addresses.py",),
     ),
