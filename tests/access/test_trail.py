@@ -26,6 +26,7 @@ from stagehand_testdata.operations import guards
 from stagehand_testdata.operations.reaper import reap
 from tests.api.conftest import CREATING, configure, expire
 from tests.conftest import Wire, error_of
+from tests.guarding import forget_the_audit
 from tests.host.models import Book, Loan, Voucher
 from tests.management.running import run_command, run_testdata
 
@@ -35,8 +36,9 @@ TABLE = AuditEntry._meta.db_table
 
 
 @pytest.fixture(autouse=True)
-def _fresh_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What other tests were refused does not count here."""
+def _fresh_minute(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests were refused, or have committed, does not count here."""
+    forget_the_audit()
     monkeypatch.setattr(trail, "_refusals", trail._Refusals())
 
 

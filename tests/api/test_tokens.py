@@ -21,6 +21,7 @@ from stagehand_testdata.operations import tokens
 from tests.access.conftest import issuer  # noqa: F401 - a fixture
 from tests.access.issuer import KEYS, Issuer, rsa_key
 from tests.conftest import Wire, error_of
+from tests.guarding import forget_the_audit
 from tests.making import changed
 
 from .conftest import all_counts, nothing_written
@@ -242,7 +243,8 @@ class TestRefusal:
 
 class TestTheAudit:
     @pytest.fixture(autouse=True)
-    def fresh_minute(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fresh_minute(self, db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        forget_the_audit()
         monkeypatch.setattr(trail, "_refusals", trail._Refusals())
 
     def test_tells_who_got_which_key(self, wire: Wire, trusting: Issuer) -> None:
