@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db import DatabaseError, OperationalError, connection, connections
 
-from stagehand_testdata.exceptions import NotFound
+from stagehand_testdata.exceptions import NotFound, StatementTimeout
 from stagehand_testdata.models import TestEntity
 from stagehand_testdata.operations.purge.purge import purge_run
 
@@ -208,7 +208,7 @@ class Trials:
         try:
             with watch.on(connection):
                 work()
-        except DatabaseError:
+        except (DatabaseError, StatementTimeout):
             pass
         except Exception as error:  # noqa: BLE001 - any other way to fail is what is looked for
             found.append(f"it failed with {error!r}")
