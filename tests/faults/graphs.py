@@ -43,6 +43,20 @@ class Maker:
         self.made: list[models.Model] = []
         self._number = 0
 
+    def anew(self, shape: Callable[[Maker], None]) -> Callable[[Any], None]:
+        """The shape as a call's work: an attempt that starts over makes the same rows as the one before."""
+        began: list[Any] = []
+
+        def work(call: Any) -> None:
+            if not began:
+                began.extend((self.rng.getstate(), len(self.made), self._number))
+            state, made, self._number = began
+            self.rng.setstate(state)
+            del self.made[made:]
+            shape(self)
+
+        return work
+
     def word(self) -> str:
         self._number += 1
         return f"{self.flavour} {self._number} {self.rng.randrange(10**6)}"
@@ -196,9 +210,7 @@ class World:
     def calls(self) -> list[Callable[[], Any]]:
         """The calls that make the run's rows: one for each shape, and one for what factories make."""
         maker = self._maker("run")
-        works: list[Callable[[entities.Creation], Any]] = [
-            lambda call, shape=shape: shape(maker) for shape in self._shapes
-        ]
+        works: list[Callable[[entities.Creation], Any]] = [maker.anew(shape) for shape in self._shapes]
         if self._types:
             works.append(lambda call: [call.create(each) for each in self._types])
         return [lambda work=work: entities.perform(self.test_id, "", work) for work in works]

@@ -32,13 +32,7 @@ def test_a_purge_that_fails_at_any_statement_is_ended_by_the_next(trials: Trials
     assert trials.failures == []
 
 
-#: Open: after a deadlock at the audit's row the call that starts over has 4 rows, not one of 0, 3, 5.
-UNEXPLAINED = pytest.mark.xfail(
-    connection.vendor == "postgresql", reason="a deadlock at the audit's row", strict=False
-)
-
-
-@pytest.mark.parametrize("seed", [pytest.param(1, marks=UNEXPLAINED), 21])
+@pytest.mark.parametrize("seed", [1, 21])
 def test_a_call_that_fails_at_any_statement_leaves_all_of_its_rows_or_none(trials: Trials, seed: int) -> None:
     trials.of_creating(seed)
 
