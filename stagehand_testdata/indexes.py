@@ -19,8 +19,8 @@ class StandingIndex(models.Index):
 
     It serves only whoever asks for a value of the column `asked`, the first one where it is not named, and
     has no entry that has none. Until PostgreSQL has statistics, any index that could serve looks as good to
-    it as any other, and it would look a key up by reading all entries of its model. SQLite takes the condition
-    that such a column `IS NOT NULL` for true, and then no query for one that implies it: there it is left out.
+    it as any other, and it would look a key up by reading all entries of its model. Of a column that is never
+    null SQLite takes `IS NOT NULL` for true, and finds no query that implies it: there it is left out.
     """
 
     def __init__(self, *, unique: bool = False, asked: str = "", **kwargs: Any) -> None:
