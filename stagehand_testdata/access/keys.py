@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from django.conf import settings as django_settings
@@ -262,9 +262,15 @@ def _comes_from(networks: Sequence[str], address: str) -> bool:
     try:
         place: Any = ipaddress.ip_address(address)
         place = getattr(place, "ipv4_mapped", None) or place
-        return any(place in ipaddress.ip_network(each) for each in networks)
+        return any(place in _parsed(each) for each in networks)
     except ValueError:
         return False
+
+
+# To read a network's text costs as much as all else that tells whether an address is within.
+@lru_cache(maxsize=1024)
+def _parsed(network: str) -> Any:
+    return ipaddress.ip_network(network)
 
 
 def _note_use(key: Any) -> None:
