@@ -28,7 +28,7 @@ def is_work(sql: str) -> bool:
 def test_a_scenario_of_six_rows_costs_seven_queries_in_a_new_run_and_an_old_one(
     wire: Wire, opened: bool
 ) -> None:
-    wire.make("entities/person")  # imports, caches
+    wire.make("booking-scenarios")  # imports, caches
     wire = Wire(f"{wire.test_id}_b")
     if opened:
         wire.post("verify-access")
