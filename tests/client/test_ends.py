@@ -93,13 +93,13 @@ def test_killed_its_run_goes_when_the_lease_ends(server: str, code: str) -> None
         test_id = ready(runner)
         # Longer than its lease, which the heartbeat renews.
         time.sleep(lease * 1.5)
-        reaper.purge_expired()
+        reaper.reap()
         assert TestRun.objects.get(test_id=test_id).state == "open"
         assert TestEntity.objects.standing().count() > 0
         runner.kill()
         killed = time.monotonic()
         runner.communicate()
-    wait_for(lambda: reaper.purge_expired() and TestRun.objects.get(test_id=test_id).state == "closed")
+    wait_for(lambda: reaper.reap() and TestRun.objects.get(test_id=test_id).state == "closed")
     assert time.monotonic() - killed < lease + FAST
     assert host_counts() == before
 
