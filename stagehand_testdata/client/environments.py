@@ -20,32 +20,38 @@ from .errors import Misuse
 
 URL_VARIABLE = "STAGEHAND_TESTDATA_URL"
 ENVIRONMENT_VARIABLE = "STAGEHAND_TESTDATA_ENVIRONMENT"
+PREFIX = "stagehand_test_"
 FILE = "stagehand-testdata.toml"
 PYPROJECT = "pyproject.toml"
 TABLE = "stagehand-testdata"
-_KNOWN = {"environments", "api_path"}
+_KNOWN = {"environments", "api_path", "prefix"}
 
 
 class Server(NamedTuple):
-    """A product's URL, and where it includes the API."""
+    """A product's URL, where it includes the API, and what its test ids start with."""
 
     url: str
     api_path: str = API_PATH
+    prefix: str = PREFIX
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """The environments by name, each a URL, and where each includes the API."""
+    """The environments by name, each a URL; where each includes the API, and its TEST_ID_PREFIX."""
 
     environments: Mapping[str, str] = field(default_factory=dict)
     api_path: str = API_PATH
+    prefix: str = PREFIX
     #: The file that it came from; None where there is none.
     source: Path | None = None
+
+    def having(self, url: str) -> Server:
+        return Server(url, self.api_path, self.prefix)
 
     def server(self, name: str) -> Server:
         """Raises Misuse for an environment that is not configured."""
         if name in self.environments:
-            return Server(self.environments[name], self.api_path)
+            return self.having(self.environments[name])
         if self.source is None:
             raise Misuse(
                 f"No environment is configured, so there is no '{name}': write {FILE} with [environments]"
@@ -74,7 +80,7 @@ def find_server() -> Server:
     configured = load()
     url, name = os.environ.get(URL_VARIABLE), os.environ.get(ENVIRONMENT_VARIABLE)
     if url:
-        return Server(url, configured.api_path)
+        return configured.having(url)
     if name:
         return configured.server(name)
     if len(configured.environments) == 1:
@@ -94,15 +100,16 @@ def _parse(path: Path) -> dict[str, Any]:
 def _read(path: Path, table: Any) -> Configuration:
     if not isinstance(table, dict) or table.keys() - _KNOWN:
         unknown = ", ".join(sorted(table.keys() - _KNOWN)) if isinstance(table, dict) else "no table"
-        raise Misuse(f"{path}: unknown ({unknown}). Known: [environments], api_path.")
-    environments, api_path = table.get("environments", {}), table.get("api_path", API_PATH)
+        raise Misuse(f"{path}: unknown ({unknown}). Known: [environments], api_path, prefix.")
+    environments = table.get("environments", {})
+    api_path, prefix = table.get("api_path", API_PATH), table.get("prefix", PREFIX)
     if not isinstance(environments, dict) or not all(isinstance(each, str) for each in environments.values()):
         raise Misuse(f'{path}: each of [environments] is a name and a URL, as staging = "https://…".')
-    if not isinstance(api_path, str):
-        raise Misuse(f'{path}: api_path is a path, as "{API_PATH}".')
+    if not isinstance(api_path, str) or not isinstance(prefix, str):
+        raise Misuse(f'{path}: api_path and prefix are texts, as "{API_PATH}" and "{PREFIX}".')
     for name, url in environments.items():
         try:
             read_url(url)
         except Misuse as error:
             raise Misuse(f"{path}: environment '{name}': {error}") from None
-    return Configuration(dict(environments), read_path(api_path), path)
+    return Configuration(dict(environments), read_path(api_path), prefix, path)

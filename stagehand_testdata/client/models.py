@@ -33,7 +33,8 @@ class Model:
         if not isinstance(data, Mapping):
             raise UnexpectedAnswer(f"The server's answer is no {cls.__name__}: it is no JSON object.")
         found: dict[str, Any] = {"raw": MappingProxyType(dict(data))}
-        for name, wire_name, needed, read in _plan(cls):
+        plan: Any = _plan  # the cache's own annotations know no classes
+        for name, wire_name, needed, read in plan(cls):
             if wire_name not in data:
                 if needed:
                     raise UnexpectedAnswer(
@@ -57,7 +58,7 @@ class Model:
 
 
 @functools.cache
-def _plan(cls: Any) -> list[tuple[str, str, bool, Callable[[Any], Any]]]:
+def _plan(cls: type[Model]) -> list[tuple[str, str, bool, Callable[[Any], Any]]]:
     """(field, its name on the wire, whether it must be there, how it is read) of each."""
     kinds = typing.get_type_hints(cls)
     return [

@@ -28,7 +28,7 @@ import httpx
 
 from .. import errors, models
 from ..connection import Connection, Secret, read_key, read_path, read_url
-from ..environments import Server, find_server
+from ..environments import PREFIX, Server, find_server
 from ..last_words import last_words
 from ..retries import Retries
 from ..threads import Heartbeat
@@ -36,7 +36,6 @@ from .wire import Wire
 
 logger = logging.getLogger(__name__)
 
-PREFIX = "stagehand_test_"
 KEY_VARIABLE = "STAGEHAND_TESTDATA_KEY"
 
 #: How a client that is about to be ended speaks: soon, or not at all.
@@ -85,7 +84,7 @@ class TestDataManager:
         *,
         key: str | None = None,
         test_id: str | None = None,
-        prefix: str = PREFIX,
+        prefix: str | None = None,
         scope: Scope = "ephemeral",
         max_age_minutes: float = 60,
         lease_minutes: float = 5,
@@ -109,7 +108,7 @@ class TestDataManager:
             retries=retries or Retries(),
         )
         key = None
-        self.test_id = test_id or new_test_id(prefix)
+        self.test_id = test_id or new_test_id(found.prefix if prefix is None else prefix)
         self.scope = scope
         self.max_age_minutes = max_age_minutes
         self.lease_minutes = min(lease_minutes, max_age_minutes)
@@ -136,6 +135,19 @@ class TestDataManager:
         self._heartbeat: Heartbeat | None = None
         self._ends = 0.0
         self._over = False
+
+    @classmethod
+    def joined(cls, **options: Any) -> Self:
+        """The run that `stagehand-testdata prepare` opened for this build; it is left to `cleanup` there.
+
+        Takes what the class takes; TEST_ID and TEST_SHADOW of the environment say the rest. Raises Misuse.
+        """
+        test_id = os.environ.get("TEST_ID")
+        if not test_id:
+            raise errors.Misuse(
+                "No TEST_ID is set: run `stagehand-testdata prepare`, and read its file first."
+            )
+        return cls(**{"test_id": test_id, "shadow": os.environ.get("TEST_SHADOW") == "1", **options})
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.test_id} at {self.url}>"
