@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from typing import Any, NamedTuple
 
+from . import fresh
 from .load import ROOT, server, server_url
 
 TEST_IDS = 16
@@ -34,23 +35,10 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="of the server")
     parser.add_argument("--threads", type=int, default=8, help="of each worker")
     options = parser.parse_args()
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-    os.environ.setdefault("LOG_LEVEL", "ERROR")
-    import django
-
-    django.setup()
-    from django.db import connection
-    from django.test.utils import setup_databases, teardown_databases
-
-    if connection.vendor != "postgresql":
-        print("This needs PostgreSQL: set DATABASE_URL=postgres:///NAME", file=sys.stderr)
+    if not fresh.is_postgresql():
         return 2
-    connection.settings_dict["TEST"]["NAME"] = f"test_{connection.settings_dict['NAME']}_keys"
-    databases = setup_databases(verbosity=0, interactive=False)
-    try:
+    with fresh.database("keys"):
         return measure(options)
-    finally:
-        teardown_databases(databases, verbosity=0)
 
 
 class Told(NamedTuple):

@@ -27,6 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import fresh
+
 ROOT = Path(__file__).resolve().parent.parent
 LEDGER = "stagehand_testdata"
 TYPES = (
@@ -49,23 +51,10 @@ def main() -> int:
     parser.add_argument("--guards", action="store_true", help="with the guards in the database")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-    os.environ.setdefault("LOG_LEVEL", "ERROR")
-    import django
-
-    django.setup()
-    from django.db import connection
-    from django.test.utils import setup_databases, teardown_databases
-
-    if connection.vendor != "postgresql":
-        print("This needs PostgreSQL: set DATABASE_URL=postgres:///NAME", file=sys.stderr)
+    if not fresh.is_postgresql():
         return 2
-    connection.settings_dict["TEST"]["NAME"] = f"test_{connection.settings_dict['NAME']}_load"
-    databases = setup_databases(verbosity=0, interactive=False)
-    try:
+    with fresh.database("load"):
         return measure(options)
-    finally:
-        teardown_databases(databases, verbosity=0)
 
 
 # --- what the clients do ----------------------------------------------------------------------------------

@@ -7,13 +7,14 @@ a row (tests/oracle.py, tests/operations/purge/test_properties.py). Exit 0: no r
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import time
 import traceback
 from collections import Counter
 from typing import Any
+
+from . import fresh
 
 #: Lives in one go: after each the tables are vacuumed, and a line is printed.
 LIVES = 20
@@ -49,22 +50,9 @@ def share(options: Any) -> int:
 
 
 def work(options: Any) -> int:
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-    os.environ.setdefault("LOG_LEVEL", "CRITICAL")  # refusals are half of what happens here
-    import django
-
-    django.setup()
-    from django.db import connection
-    from django.test.utils import setup_databases, setup_test_environment, teardown_databases
-
-    name = connection.settings_dict["TEST"].get("NAME") or f"test_{connection.settings_dict['NAME']}"
-    connection.settings_dict["TEST"]["NAME"] = f"{name}_properties{options.worker or 0}"
-    setup_test_environment(debug=False)
-    databases = setup_databases(verbosity=0, interactive=False)
-    try:
+    # Refusals are half of what happens here.
+    with fresh.database(f"properties{options.worker or 0}", level="CRITICAL"):
         return live_on(options)
-    finally:
-        teardown_databases(databases, verbosity=0)
 
 
 def live_on(options: Any) -> int:

@@ -7,13 +7,14 @@ database of its own beside DATABASE_URL. The limits are for a million rows on Po
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+from . import fresh
 
 #: One row of so many is a test row.
 SHARE = 100
@@ -31,27 +32,14 @@ def main() -> int:
     parser.add_argument("--rows", type=int, help="a million on PostgreSQL, a tenth of that elsewhere")
     parser.add_argument("--rounds", type=int, default=25)
     options = parser.parse_args()
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-    import django
-
-    django.setup()
-    from django.db import connection
-    from django.test.utils import setup_databases, teardown_databases
-
-    rows = options.rows or (1_000_000 if connection.vendor == "postgresql" else 100_000)
-    test = connection.settings_dict["TEST"]
-    name = test["NAME"] or f"test_{connection.settings_dict['NAME']}"
-    test["NAME"] = f"{name}_visibility"
-    databases = setup_databases(verbosity=0, interactive=False)
-    try:
+    with fresh.database("visibility") as vendor:
+        rows = options.rows or (1_000_000 if vendor == "postgresql" else 100_000)
         fill(rows)
         print(
-            f"Hiding test rows: {connection.vendor}, {rows:,} rows, 1 of {SHARE} a test row;"
+            f"Hiding test rows: {vendor}, {rows:,} rows, 1 of {SHARE} a test row;"
             f" median of {options.rounds} alternating rounds"
         )
         report(rows, options.rounds)
-    finally:
-        teardown_databases(databases, verbosity=0)
     return 0
 
 

@@ -19,7 +19,8 @@ class StandingIndex(models.Index):
 
     It serves only whoever asks for a value of the column `asked`, the first one where it is not named, and
     has no entry that has none. Until PostgreSQL has statistics, any index that could serve looks as good to
-    it as any other, and it would look a key up by reading all entries of its model.
+    it as any other, and it would look a key up by reading all entries of its model. Of a column that is never
+    null SQLite takes `IS NOT NULL` for true, and finds no query that implies it: there it is left out.
     """
 
     def __init__(self, *, unique: bool = False, asked: str = "", **kwargs: Any) -> None:
@@ -44,13 +45,16 @@ class StandingIndex(models.Index):
         names = list(self.fields) if partial else [*self.fields, "tombstone"]
         asked: Any = model._meta.get_field(self.asked or self.fields[0])
         quote = editor.quote_name
+        condition = f"{quote('tombstone')} = 0"
+        if asked.null or editor.connection.vendor != "sqlite":
+            condition += f" AND {quote(asked.column)} IS NOT NULL"
         sql = editor.sql_create_index
         statement: Statement = editor._create_index_sql(
             model,
             fields=[model._meta.get_field(name) for name in names],
             name=self.name,
             using=using,
-            condition=f"{quote('tombstone')} = 0 AND {quote(asked.column)} IS NOT NULL" if partial else None,
+            condition=condition if partial else None,
             sql=sql.replace("CREATE INDEX", "CREATE UNIQUE INDEX") if self.unique else sql,
             **kwargs,
         )

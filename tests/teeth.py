@@ -148,7 +148,7 @@ BUGS: tuple[Bug, ...] = (
         "                    if lock_for_removal(self.run, wait=self.wait) is None:\n"
         "                        raise Busy\n",
         "",
-        (f"{T_TWO}::test_a_clean_up_of_what_is_listed_waits_for_a_creator_in_flight",),
+        (f"{T_TWO}::test_each_batch_waits_for_a_creator_in_flight",),
     ),
     Bug(
         "an exclusive read locks nothing",
@@ -1376,9 +1376,9 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "an address is looked for among the accounts alone",
-        ENTITIES,
-        "            call.refuse_taken(claimed, column, *identifying_columns())\n",
-        "            pass\n",
+        ADDRESSES,
+        "*((column, named | unclaimed) for column in others)]",
+        "]",
         (T_PRIVILEGES,),
     ),
     Bug(

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from typing import Any, TypeVar
 
-from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import DataError, IntegrityError, OperationalError, models, router
 from django.db import Error as DatabaseFault
@@ -566,10 +565,7 @@ def _not_taken(call: Creation, column: Any, value: Any) -> Any:
     if column is None or not isinstance(value, str) or not value:
         return value
     if is_address(column):
-        claimed = call.addresses.claim(value, field=column.name)
-        if not issubclass(column.model, get_user_model()):  # the book has theirs, and `finish` looks
-            call.refuse_taken(claimed, column, *identifying_columns())
-        return claimed
+        return call.addresses.claim(value, field=column.name)  # `finish` looks who has it
     if privileges.is_account(column.model) and column.name == column.model.USERNAME_FIELD:
         if unicodedata.normalize("NFKC", value) != value:
             message = "Written in a way that only looks like another name."

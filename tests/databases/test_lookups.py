@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import transaction
@@ -75,6 +76,20 @@ def delete_as_a_run(model: Any) -> None:
 def test_of_a_run_it_is_found_by_the_key_alone() -> None:
     plan = Person.objects.filter(Exists(entries_of_outer_row(Person, 1))).explain()
     assert "stagehand_entity_by_bigint (key_bigint=? AND model=?)" in plan
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("asked", "index"),
+    [
+        ({"run": 1, "model__in": ["host.person"], "pk__gt": 5}, "of_run (run_id=? AND model=? AND id>?)"),
+        ({"model": "host.voucher", "key_text": "a"}, "stagehand_entity_standing (model=? AND key_text=?)"),
+        ({"model": "host.person", "key_bigint": 1}, "stagehand_entity_by_bigint (key_bigint=? AND model=?)"),
+        ({"model": "host.author", "key_uuid": UUID(int=1)}, "entity_by_uuid (key_uuid=? AND model=?)"),
+    ],
+)
+def test_each_question_has_its_index(asked: dict[str, Any], index: str) -> None:
+    assert index in TestEntity.objects.standing().filter(**asked).order_by().explain()
 
 
 @on_postgresql

@@ -12,7 +12,7 @@ from django.db import connection
 
 from stagehand_testdata.models import TestEntity, TestRun
 from stagehand_testdata.operations import entities
-from stagehand_testdata.operations.purge import execute, purge
+from stagehand_testdata.operations.purge import execute, plan, purge
 from tests.host import models
 
 from .conftest import Run
@@ -82,6 +82,22 @@ def test_a_clean_up_of_what_is_listed_waits_for_a_creator_in_flight(run: Run) ->
     assert meanwhile == 1
     assert cleaned[0].receipt["removed"] == {"voucher": 1}
     assert models.Author.objects.exists()
+
+
+def test_each_batch_waits_for_a_creator_in_flight(run: Run) -> None:  # noqa: F811
+    """One that came after the purge had last looked who is at work."""
+    voucher = run.make("voucher")
+    ids = [run.entry(voucher).pk]
+    seen, proven = plan.outline(run.run, ids), plan.proofs()
+    with creator_in_flight(run.test_id, "author") as finish:
+        remover, held = in_thread(
+            lambda: execute.execute(run.run, seen, proven, batch_size=10, entity_ids=ids)
+        )
+        wait_until(lambda: waiting_for_locks() == 1 or not remover.is_alive())
+        meanwhile = models.Voucher.objects.count()
+        finish()
+    remover.join()
+    assert (meanwhile, held, models.Voucher.objects.count()) == (1, [{}], 0)
 
 
 def test_what_a_creator_in_flight_made_of_another_kind_goes_too(run: Run) -> None:  # noqa: F811
