@@ -1,5 +1,6 @@
 """`python -m tests.playwright_client.schema` writes the Playwright client's types anew, from the OpenAPI that
-the demo product serves; with `--check` it only says whether they are what they would be (exit 1: they are not).
+the demo product serves; with `--check` it only says whether they are what they would be (exit 1: they are
+not).
 """
 
 from __future__ import annotations

@@ -59,4 +59,10 @@ def test_it_compiles(tmp_path: Path) -> None:
 def test_its_tests_pass_in_chromium_and_every_table_is_as_before(tmp_path: Path) -> None:
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is not there: apt-get install chromium")
-    run(sys.executable, "-m", "tests.playwright_client.product", str(tmp_path / "db.sqlite3"), PYTHONPATH=str(ROOT))
+    run(
+        sys.executable,
+        "-m",
+        "tests.playwright_client.product",
+        str(tmp_path / "db.sqlite3"),
+        PYTHONPATH=str(ROOT),
+    )
