@@ -20,6 +20,8 @@ _LEASE_MINUTES = "5"
 _MAX_AGE_MINUTES = "60"
 _BOOK = pytest.StashKey["Book"]()
 _RUNS = pytest.StashKey[list["TestDataManager"]]()
+#: The fixtures of pytest-django that a test has a database by.
+_DATABASES = {"db", "transactional_db", "live_server"}
 #: The attribute of a report that carries what became of runs from a worker of xdist to whoever sums up.
 _TOLD = "testdata"
 
@@ -41,30 +43,34 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Reporter(config, book), "testdata-reporter")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without a server a test works on Django's database, and pytest-django is to know before it begins."""
+    if not config.pluginmanager.hasplugin("django") or any(_server_named(config)):
+        return
+    for item in items:
+        if "testdata_run" in getattr(item, "fixturenames", ()) and not _has_database(item):
+            item.add_marker(pytest.mark.django_db)
+
+
 # --- fixtures ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
 def testdata_url(pytestconfig: pytest.Config) -> str | None:
     """Where the product answers: override it to start one. None for Django's test database."""
-    _require_httpx()
-    from .client.environments import ENVIRONMENT_VARIABLE, URL_VARIABLE, load
-    from .client.errors import Misuse
+    url, name = _server_named(pytestconfig)
+    if url:
+        return url
+    if name:
+        _require_httpx()
+        from .client.environments import load
+        from .client.errors import Misuse
 
-    said = (
-        (pytestconfig.getoption("--testdata-url"), pytestconfig.getoption("--testdata-environment")),
-        (pytestconfig.getini("testdata_url"), pytestconfig.getini("testdata_environment")),
-        (os.environ.get(URL_VARIABLE), os.environ.get(ENVIRONMENT_VARIABLE)),
-    )
-    for url, name in said:
-        if url:
-            return str(url)
-        if name:
-            try:
-                return load(pytestconfig.rootpath).server(name).url
-            except Misuse as error:
-                raise pytest.UsageError(str(error)) from None
-    # Nobody's only environment is taken unasked: it may be production, and a Django test means its database.
+        try:
+            return load(pytestconfig.rootpath).server(name).url
+        except Misuse as error:
+            raise pytest.UsageError(str(error)) from None
     if pytestconfig.pluginmanager.hasplugin("django"):
         return None
     raise pytest.UsageError("Where is the product? Give --testdata-url, or testdata_url in the ini file.")
@@ -86,7 +92,12 @@ def testdata_run(
     database.
     """
     if testdata_url is None:
-        request.getfixturevalue("transactional_db" if "transactional_db" in request.fixturenames else "db")
+        # pytest-django makes no test database for who asks in passing: it would be the real one.
+        if not _has_database(request.node):
+            raise pytest.UsageError("testdata_run without a server must be an argument of the test itself.")
+        for name in _DATABASES:
+            if name in request.node.fixturenames:
+                request.getfixturevalue(name)
     with _opened(request, testdata_url, testdata_options) as run:
         request.node.stash.setdefault(_RUNS, []).append(run)
         if testdata_url is not None and _has_browser(request):
@@ -133,10 +144,32 @@ def _opened(
     try:
         with run:
             yield run
-            if url is None and not keep:
+            if url is None and not (keep or run.is_over):
                 run.cleanup()
     finally:
         book.enter(run, kept=keep)
+
+
+def _server_named(config: pytest.Config) -> tuple[str, str]:
+    """(URL, name of an environment), one of them empty: what the options say, the ini file, the environment.
+
+    Nobody's only environment is taken unasked: it may be production, and a Django test means its database.
+    """
+    said = (
+        (config.getoption("--testdata-url"), config.getoption("--testdata-environment")),
+        (config.getini("testdata_url"), config.getini("testdata_environment")),
+        (os.environ.get("STAGEHAND_TESTDATA_URL"), os.environ.get("STAGEHAND_TESTDATA_ENVIRONMENT")),
+    )
+    for url, name in said:
+        if url or name:
+            return str(url or ""), "" if url else str(name)
+    return "", ""
+
+
+def _has_database(item: pytest.Item) -> bool:
+    return item.get_closest_marker("django_db") is not None or bool(
+        _DATABASES & set(getattr(item, "fixturenames", ()))
+    )
 
 
 def _require_httpx() -> None:

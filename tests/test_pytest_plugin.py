@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 Suite = Callable[..., subprocess.CompletedProcess[str]]
 
-#: No other plugin than these: that the entry point works is seen where nobody uses it.
-OURS = ("-p", "stagehand_testdata.pytest_plugin", "-p", "xdist.plugin")
+#: No other plugin than these, each by the name of its entry point.
+OURS = ("-p", "stagehand_testdata", "-p", "xdist")
 ON_A_SERVER = OURS
-IN_PROCESS = (*OURS, "-p", "pytest_django.plugin")
+IN_PROCESS = (*OURS, "-p", "django")
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ class TestOnDjangosDatabase:
         """
         done = suite(code, *IN_PROCESS, **self.DJANGO)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert told(done) == "2 runs, 9 rows removed, 0 left"
+        assert told(done) == "2 runs, 8 rows removed, 0 left"
 
     @pytest.mark.parametrize(
         "change",
@@ -259,6 +259,12 @@ class TestOnDjangosDatabase:
         )
         done = suite("def test_it(testdata_run): testdata_run.client()", *IN_PROCESS, **self.DJANGO)
         assert done.returncode == 0, done.stdout + done.stderr
+
+    def test_who_asks_in_passing_is_refused_the_real_database(self, suite: Suite) -> None:
+        code = "def test_it(request): request.getfixturevalue('testdata_run')"
+        done = suite(code, *IN_PROCESS, **self.DJANGO)
+        assert done.returncode == 1
+        assert "must be an argument of the test itself" in done.stdout
 
     def test_the_session_wants_a_server(self, suite: Suite) -> None:
         done = suite("def test_it(testdata_session): pass", *IN_PROCESS, **self.DJANGO)

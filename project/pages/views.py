@@ -10,7 +10,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from stagehand_testdata.marketplace.models import Availability, Booking, Builder
 
-from . import listing
+from . import listing, mail
 from .forms import BookingForm, BuilderFilters
 
 PAGE_SIZE = 12
@@ -38,7 +38,9 @@ def builder(request: HttpRequest, pk: str) -> HttpResponse:
             request.POST if request.method == "POST" else None, builder=found, user=request.user
         )
         if form.is_valid():
-            return redirect("pages:booking", confirmations.sign(str(form.book().pk)))
+            made = form.book()
+            mail.confirm(made)
+            return redirect("pages:booking", confirmations.sign(str(made.pk)))
     context = {"builder": found, "form": form, "session_types": found.session_types.filter(is_active=True)}
     return render(request, "marketplace/builder.html", context)
 

@@ -373,7 +373,7 @@ def _explained(error: Exception) -> tuple[str, int]:
         return f"unexpected {type(error).__name__}: please report it", 2
     hints: dict[type[errors.TestDataError], str] = {
         errors.GateClosed: "Switch ENABLED in STAGEHAND_TESTDATA on there.",
-        errors.NotAuthenticated: "Set STAGEHAND_TESTDATA_KEY to one that `manage.py testdata keys create` made.",
+        errors.NotAuthenticated: "Set STAGEHAND_TESTDATA_KEY to one of `manage.py testdata keys create`.",
     }
     hint = next((text for kind, text in hints.items() if isinstance(error, kind)), "")
     stands_against = (errors.Conflict, errors.NotFound, errors.TooOld, errors.ServerFailed)
