@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from django.core.mail import send_mail
 from django.core.paginator import Paginator
 from django.core.signing import BadSignature, Signer
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.template.loader import render_to_string
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from stagehand_testdata.marketplace.models import Availability, Booking, Builder
 
-from . import listing
+from . import listing, mail
 from .forms import BookingForm, BuilderFilters
 
 PAGE_SIZE = 12
@@ -43,17 +41,10 @@ def builder(request: HttpRequest, pk: str) -> HttpResponse:
         if form.is_valid():
             booked = form.book()
             page = reverse("pages:booking", args=[confirmations.sign(str(booked.pk))])
-            confirm(booked, form.address, request.build_absolute_uri(page))
+            mail.confirm(booked, form.address, request.build_absolute_uri(page))
             return redirect(page)
     context = {"builder": found, "form": form, "session_types": found.session_types.filter(is_active=True)}
     return render(request, "marketplace/builder.html", context)
-
-
-def confirm(booked: Booking, address: str, link: str) -> None:
-    """Write to whoever has booked, if there is an address."""
-    if address:
-        text = render_to_string("marketplace/booking_mail.txt", {"booking": booked, "link": link})
-        send_mail(f"Booking received: {booked.title}", text, None, [address])
 
 
 @require_safe

@@ -101,9 +101,12 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
 def prepare(options: Any) -> int:
     from . import env_file
     from .environments import ENVIRONMENT_VARIABLE
+    from .errors import Misuse
 
     build = _build_id(options)
     name, server = _server(options)
+    if not options.env_file.parent.is_dir():
+        raise Misuse(f"{options.env_file} cannot be written: there is no such directory.")
     run = _open(server, name, build)
     assert run.access is not None  # noqa: S101 - it was opened
     shadow = PRODUCTION in {name, run.access.environment} or run.access.shadow
@@ -166,7 +169,7 @@ def status(options: Any) -> int:
         found.raw,
         [
             f"{found.test_id}: {state}, {counts}",
-            f"seed {found.seed}, ends {found.expires_at:%Y-%m-%d %H:%M:%S} UTC, build {found.build_id or '-'}",
+            f"seed {found.seed}, ends {found.expires_at.isoformat()}, build {found.build_id or '-'}",
         ],
     )
     return 0
@@ -318,9 +321,7 @@ def _test_id(options: Any) -> str:
 
     found = _known_test_id(options)
     if not found:
-        raise Misuse(
-            f"Which run? Give --test-id, or run `{PROGRAM} prepare`: there is no {options.env_file}."
-        )
+        raise Misuse(f"Which run? Give --test-id, or or `{PROGRAM} prepare`: there is no {options.env_file}.")
     return found
 
 
@@ -372,8 +373,7 @@ def _explained(error: Exception) -> tuple[str, int]:
         return f"unexpected {type(error).__name__}: please report it", 2
     hints: dict[type[errors.TestDataError], str] = {
         errors.GateClosed: "Switch ENABLED in STAGEHAND_TESTDATA on there.",
-        errors.NotAuthenticated: "Set STAGEHAND_TESTDATA_KEY to a key that `manage.py testdata keys create` made"
-        " there.",
+        errors.NotAuthenticated: "Set STAGEHAND_TESTDATA_KEY to one of `manage.py testdata keys create`.",
     }
     hint = next((text for kind, text in hints.items() if isinstance(error, kind)), "")
     stands_against = (errors.Conflict, errors.NotFound, errors.TooOld, errors.ServerFailed)

@@ -33,7 +33,9 @@ def write(path: Path, values: Mapping[str, str]) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = str(path)
         with contextlib.suppress(OSError):
             aside.unlink()
         raise

@@ -161,6 +161,11 @@ class AsyncTestDataManager:
         """What the run's values are drawn from, once it is open."""
         return None if self.access is None else self.access.seed
 
+    @property
+    def is_over(self) -> bool:
+        """Whether this manager has ended the run."""
+        return self._over
+
     # --- the run's life -----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:

@@ -162,6 +162,11 @@ class TestDataManager:
         """What the run's values are drawn from, once it is open."""
         return None if self.access is None else self.access.seed
 
+    @property
+    def is_over(self) -> bool:
+        """Whether this manager has ended the run."""
+        return self._over
+
     # --- the run's life -----------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
