@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .NOTPARALLEL:
-.PHONY: demo serve test test-api test-newest lint bench bench-purge soak teeth clean
+.PHONY: demo serve test test-api test-newest client lint bench bench-purge soak teeth clean
 
 demo: .venv/.installed-demo  ## the whole cycle against a live server
 	$(BIN)/python -m project.demo
@@ -26,6 +26,9 @@ test-newest:
 	.venv-newest/bin/python -m pip install --quiet -c .venv-newest/constraints.txt \
 		'django~=$(NEWEST_DJANGO).0' -e '.[factories,openapi]' --group test
 	.venv-newest/bin/python -m pytest -n auto $(TESTS)
+
+client: .venv/.installed-test  ## the client's plain half, made anew from the one for asyncio
+	$(BIN)/python -m tests.client.generate
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.core import mail
 from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
@@ -159,6 +160,16 @@ class TestBooking:
         confirmation = client.get(response.headers["Location"])
         assert "Your session with Ann is requested" in confirmation.content.decode()
         assert "zoe@example.com" not in confirmation.content.decode()
+
+    @pytest.mark.parametrize("logged_in", [False, True])
+    def test_is_confirmed_by_mail(self, client: Client, session: SessionType, logged_in: bool) -> None:
+        address = "zoe@shop.example" if logged_in else "sam@shop.example"
+        if logged_in:
+            client.force_login(get_user_model().objects.create_user(username="zoe", email=address))
+        response = self.book(client, session, email=address)
+        [message] = mail.outbox
+        assert (message.subject, message.to) == ("Booking received: Review", [address])
+        assert f"http://testserver{response.headers['Location']}" in message.body
 
     def test_of_a_logged_in_user_is_theirs(self, client: Client, session: SessionType) -> None:
         user = get_user_model().objects.create_user(username="zoe")

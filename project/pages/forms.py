@@ -82,6 +82,11 @@ class BookingForm(forms.Form):
             raise forms.ValidationError("Choose a time within the next year.")
         return start
 
+    @property
+    def address(self) -> str:
+        """Where to write to whoever books; empty where an account has none."""
+        return str(self.user.email if self.user else self.cleaned_data["email"])
+
     def book(self) -> Booking:
         """The booking as a pending one. Nobody is looked up by the e-mail given: anyone can type it."""
         session: SessionType = self.cleaned_data["session_type"]

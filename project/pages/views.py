@@ -6,11 +6,12 @@ from django.core.paginator import Paginator
 from django.core.signing import BadSignature, Signer
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from stagehand_testdata.marketplace.models import Availability, Booking, Builder
 
-from . import listing
+from . import listing, mail
 from .forms import BookingForm, BuilderFilters
 
 PAGE_SIZE = 12
@@ -38,7 +39,10 @@ def builder(request: HttpRequest, pk: str) -> HttpResponse:
             request.POST if request.method == "POST" else None, builder=found, user=request.user
         )
         if form.is_valid():
-            return redirect("pages:booking", confirmations.sign(str(form.book().pk)))
+            booked = form.book()
+            page = reverse("pages:booking", args=[confirmations.sign(str(booked.pk))])
+            mail.confirm(booked, form.address, request.build_absolute_uri(page))
+            return redirect(page)
     context = {"builder": found, "form": form, "session_types": found.session_types.filter(is_active=True)}
     return render(request, "marketplace/builder.html", context)
 

@@ -1,0 +1,1 @@
+"""One of the two halves of the client. `_async` is the source, `make client` makes `_sync` from it."""
