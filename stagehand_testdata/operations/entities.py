@@ -44,7 +44,7 @@ from ..isolation.visibility import TestDataModel
 from ..logs import log_error, without_sent
 from ..models import MARK, Key, ShadowKey, TestEntity, TestRun, entries_of_outer_row
 from ..registry import EntityType, Registry, get_registry, resolve
-from . import externals, runs
+from . import externals, identities, runs
 from .addresses import AddressBook, identifying_columns, is_address, named_in
 
 logger = logging.getLogger(__name__)
@@ -317,6 +317,7 @@ class _Entering:
         for entity_type, instance in self._call.made:
             if _identity(instance) not in written:
                 _refuse_found(self._run, entity_type, instance)
+        self._call.outside += identities.ask_for_accounts(self._run, self._recorder.rows)
         things = externals.entries(self._run, self._call.outside, self._recorder.files, after=self._last)
         self._enter(fresh, things)
         self._call.addresses.refuse_real([row.instance for row in self._recorder.rows])
