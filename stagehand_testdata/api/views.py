@@ -497,8 +497,8 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         answers={201: serializers.SessionSerializer},
         errors=(400, 401, 403, 404, 409, 502),
         summary="Signs a user of the run in: a one-time link, and Playwright's storage state",
-        description="Both lead to the same session of the product, which ends with the run. Where users are at"
-        " an outside provider, the link is the provider's, and `identity` has its tokens.",
+        description="Both lead to the same session of the product, which ends with the run. Where users are"
+        " at an outside provider, the link is the provider's, and `identity` has its tokens.",
     )
     def open_session(self, request: Request, testId: str) -> Response:
         run = self.run_of_path()

@@ -41,7 +41,7 @@ from ..exceptions import (
 )
 from ..identity import Fault, Granted, IdentityProvider, Marked, SigningIn, load_provider
 from ..models import SpentToken
-from ..operations import identities, runs
+from ..operations import externals, identities, runs
 from ..registry import IDENTITY, TryLater, identity_type
 from ..reserved import is_reserved
 
@@ -169,7 +169,7 @@ class Clerk(IdentityProvider):
             wanted = {"limit": _PAGE, "offset": offset, "order_by": "+created_at"}
             if since:
                 wanted["created_at_after"] = since - 1
-            page = self._list(wanted)
+            page = externals.repeatedly(self, lambda wanted=wanted: self._list(wanted))  # type: ignore[misc]
             yield from (user for user in page if user.id not in seen)
             if len(page) < _PAGE:
                 return
