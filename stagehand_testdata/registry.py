@@ -143,6 +143,13 @@ class TryLater(Exception):
         super().__init__(message)
 
 
+class Unanswered(Exception):
+    """What a handler raises where nobody can say whether the outside did, or will do, what it was asked to.
+
+    A purge gives a making that ended so the time that all attempts may take, before it looks for the thing.
+    """
+
+
 class ExternalHandler:
     """How one kind of thing outside the database is made and removed: a host writes a subclass.
 

@@ -42,7 +42,7 @@ from ..exceptions import (
 from ..identity import Fault, Granted, IdentityProvider, Marked, SigningIn, load_provider
 from ..models import SpentToken
 from ..operations import externals, identities, runs
-from ..registry import IDENTITY, TryLater, identity_type
+from ..registry import IDENTITY, TryLater, Unanswered, identity_type
 from ..reserved import is_reserved
 
 logger = logging.getLogger(__name__)
@@ -81,12 +81,16 @@ class ClerkFailed(Exception):
         return self.status == 404 and "resource_not_found" in self.codes
 
 
+class ClerkSilent(ClerkFailed, Unanswered):
+    """A request left, and no answer came: it may have been carried out, or may be yet."""
+
+
 class Clerk(IdentityProvider):
     """A run's accounts have a user at Clerk each. Subclass it to choose which, and with what."""
 
     # `create` is two requests at most, `remove` and `sign_in` are three.
     timeout = 3 * _REQUEST_SECONDS
-    patience = 10.0
+    patience = 5.0
 
     def describe(self, user: Any) -> Mapping[str, Any] | None:
         """Keywords of Clerk's own `users.create`; raises InvalidInput, FactoryFailed."""
@@ -268,8 +272,10 @@ def _tried(call: Callable[[Any], R | None], clerk: Any) -> tuple[R | None, Excep
         return call(clerk), None
     except ClerkBaseError as error:
         return None, _refusal(error)
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        return None, ClerkFailed(f"Clerk could not be reached ({type(error).__name__})")
     except httpx.HTTPError as error:
-        return None, ClerkFailed(f"Clerk did not answer ({type(error).__name__})")
+        return None, ClerkSilent(f"Clerk did not answer ({type(error).__name__})")
     except Exception as error:  # noqa: BLE001 - whatever the library makes of an answer that is none
         return None, ClerkFailed(f"Clerk's answer could not be read ({type(error).__name__})")
 

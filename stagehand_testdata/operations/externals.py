@@ -8,6 +8,7 @@ No call is made within a transaction of ours: one that hangs keeps nobody else w
 An entry is marked from its first moment until its making was answered. While the mark is younger than all
 attempts together may take, a purge leaves it alone: what is removed before it is made would stay for ever.
 Who comes back later than that finds the entry closed, opens it again, and removes what it has made.
+Where every attempt has failed and one of them was `Unanswered`, the mark stays: it may be carried out yet.
 """
 
 from __future__ import annotations
@@ -34,7 +35,15 @@ from ..exceptions import ConfigurationError, ExternalFailed, RunClosed, TestData
 from ..isolation.capture import WrittenFile
 from ..logs import log_error
 from ..models import TestEntity, TestEntityQuerySet, TestRun
-from ..registry import FILE, ExternalHandler, ExternalType, TryLater, get_registry, load_registry
+from ..registry import (
+    FILE,
+    ExternalHandler,
+    ExternalType,
+    TryLater,
+    Unanswered,
+    get_registry,
+    load_registry,
+)
 from . import runs
 
 if TYPE_CHECKING:
@@ -165,12 +174,22 @@ def _make(run: TestRun, thing: External, sleep: Sleep) -> None:
     if not _standing(thing).filter(run__state=TestRun.State.OPEN).update(created_at=Now()):
         _answered(thing)
         raise RunClosed
+    unanswered = False
+
+    def create() -> str:
+        nonlocal unanswered
+        try:
+            return thing.handler.create(thing.key, thing.fields)
+        except Unanswered:
+            unanswered = True
+            raise
+
     try:
-        answer = repeatedly(thing.handler, lambda: thing.handler.create(thing.key, thing.fields), sleep)
-        reference = _kept(answer or thing.key)
+        reference = _kept(repeatedly(thing.handler, create, sleep) or thing.key)
     except Exception as error:
         log_error(logger, f"{thing!r} could not be made", error)
-        _answered(thing)
+        if not unanswered:
+            _answered(thing)
         raise _failure(thing) from error
     thing.reference = reference
     if not _answered(thing):
