@@ -115,11 +115,13 @@ def load_provider() -> IdentityProvider:
     path: Any = settings.IDENTITY_PROVIDER
     try:
         found: Any = import_string(path)
+        if not (isinstance(found, type) and issubclass(found, IdentityProvider)):
+            raise ConfigurationError(f"IDENTITY_PROVIDER: {path!r} is no subclass of IdentityProvider.")
+        provider: IdentityProvider = found()
+    except ConfigurationError:
+        raise
     except Exception as error:  # whatever the host's module raises while it is imported
-        raise ConfigurationError(f"IDENTITY_PROVIDER: cannot import {path!r} ({error}).") from error
-    if not (isinstance(found, type) and issubclass(found, IdentityProvider)):
-        raise ConfigurationError(f"IDENTITY_PROVIDER: {path!r} is no subclass of IdentityProvider.")
-    provider: IdentityProvider = found()
+        raise ConfigurationError(f"IDENTITY_PROVIDER: cannot load {path!r} ({error}).") from error
     return provider
 
 

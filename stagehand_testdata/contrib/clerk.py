@@ -21,7 +21,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 from django.db import IntegrityError, transaction
@@ -91,6 +91,16 @@ class Clerk(IdentityProvider):
     # `create` is two requests at most, `remove` and `sign_in` are three.
     timeout = 3 * _REQUEST_SECONDS
     patience = 5.0
+
+    def __init__(self) -> None:
+        if not _is_installed("clerk_backend_api"):
+            raise ConfigurationError(
+                "clerk-backend-api is not installed: pip install 'stagehand-testdata[clerk]'."
+            )
+        if not self.options.get("secret_key"):
+            raise ConfigurationError(
+                "IDENTITY_OPTIONS has no 'secret_key': Clerk's dashboard, under API keys."
+            )
 
     def describe(self, user: Any) -> Mapping[str, Any] | None:
         """Keywords of Clerk's own `users.create`; raises InvalidInput, FactoryFailed."""
@@ -194,7 +204,7 @@ class Clerk(IdentityProvider):
         key = options.get("secret_key")
         if not (isinstance(key, str) and key.startswith((_TEST_KEY, _LIVE_KEY))):
             yield Fault(
-                "IDENTITY_OPTIONS has no 'secret_key' of Clerk's.",
+                "The 'secret_key' of IDENTITY_OPTIONS is none of Clerk's.",
                 f"Clerk's dashboard shows it under API keys: it begins with {_LIVE_KEY!r} or {_TEST_KEY!r}.",
             )
         secret = options.get("webhook_secret", "")
@@ -203,12 +213,11 @@ class Clerk(IdentityProvider):
                 "The 'webhook_secret' of IDENTITY_OPTIONS is none.",
                 "Clerk's dashboard shows it with the endpoint: it begins with 'whsec_'.",
             )
-        for module, what in (("clerk_backend_api", "users"), ("svix", "webhooks")):
-            if importlib.util.find_spec(module) is None:
-                yield Fault(
-                    f"{module} is not installed: no {what} of Clerk's.",
-                    "Install the extra: pip install 'stagehand-testdata[clerk]'.",
-                )
+        if secret and not _is_installed("svix"):
+            yield Fault(
+                "svix is not installed: every webhook is refused.",
+                "Install the extra: pip install 'stagehand-testdata[clerk]'.",
+            )
 
     def faults_in_production(self) -> Iterator[Fault]:
         if str(self.options.get("secret_key", "")).startswith(_TEST_KEY):
@@ -251,12 +260,17 @@ class Clerk(IdentityProvider):
         return answer
 
     def _client(self) -> Any:
-        options = self.options
-        key, url = options.get("secret_key"), options.get("server_url")
-        if not key:
-            raise ConfigurationError("IDENTITY_OPTIONS has no 'secret_key' of Clerk's.")
+        key, url = self.options.get("secret_key"), self.options.get("server_url")
         # Connections are no other process's: a worker that was forked makes its own.
         return _client_of(str(key), None if url is None else str(url), os.getpid())
+
+
+@cache
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 #: The library's own attempts would go on for an hour; ours are counted and written down.
