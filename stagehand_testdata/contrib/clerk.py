@@ -56,7 +56,7 @@ TEST_MODE_ADDRESS = "+clerk_test"
 
 _TEST_KEY, _LIVE_KEY = "sk_test_", "sk_live_"
 _PAGE = 500
-#: No single request takes longer, in seconds.
+#: How long a request waits to be connected, and then for the next of its answer, in seconds.
 _REQUEST_SECONDS = 5.0
 _OPTIONS = frozenset({"secret_key", "webhook_secret", "server_url"})
 _NAMES = ("first_name", "last_name")
@@ -88,8 +88,8 @@ class ClerkSilent(ClerkFailed, Unanswered):
 class Clerk(IdentityProvider):
     """A run's accounts have a user at Clerk each. Subclass it to choose which, and with what."""
 
-    # `create` is two requests at most, `remove` and `sign_in` are three.
-    timeout = 3 * _REQUEST_SECONDS
+    # `create` is two requests at most, each of which may take as long to connect as to be answered.
+    timeout = 4 * _REQUEST_SECONDS
     patience = 5.0
 
     def __init__(self) -> None:

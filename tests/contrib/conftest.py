@@ -38,5 +38,5 @@ def clerk(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[Clerk]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that is not answered is given up soon."""
     monkeypatch.setattr(adapter, "_REQUEST_SECONDS", 0.4)
-    monkeypatch.setattr(adapter.Clerk, "timeout", 1.2)
+    monkeypatch.setattr(adapter.Clerk, "timeout", 1.6)
     adapter._client_of.cache_clear()
