@@ -508,7 +508,7 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         granted = {
             "test_id": run.test_id,
             "user_id": opened.user_id,
-            "link": opened.link or link_to(opened.token, request),
+            "link": opened.link if opened.session is None else link_to(opened.token, request),
             "link_until": opened.link_until,
             "storage_state": storage_state(opened, request),
             "expires_at": opened.expires_at,

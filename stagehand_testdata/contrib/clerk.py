@@ -20,6 +20,7 @@ import json
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache
 from typing import Any, TypeVar
@@ -61,6 +62,8 @@ _REQUEST_SECONDS = 5.0
 _OPTIONS = frozenset({"secret_key", "webhook_secret", "server_url"})
 _NAMES = ("first_name", "last_name")
 _NAME_LENGTH = 100
+#: What Clerk calls a user, and the ledger a key: what does not read so is nobody's here.
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 #: How long a request is remembered: svix takes none whose time is five minutes off.
 _REMEMBERED = dt.timedelta(minutes=15)
 #: A header that asks for more is taken for this, in seconds.
@@ -118,11 +121,13 @@ class Clerk(IdentityProvider):
         return {"email_address": [address] if address else [], **{k: v for k, v in names.items() if v}}
 
     def create(self, key: str, fields: Mapping[str, Any]) -> str:
+        mark = {MARK: {"key": key, "environment": settings.ENVIRONMENT}}
         wanted = {
-            "external_id": key,
-            "private_metadata": {MARK: {"key": key, "environment": settings.ENVIRONMENT}},
             "skip_password_requirement": True,
             **fields,
+            # Whatever a subclass adds, the user must prove whose he is.
+            "external_id": key,
+            "private_metadata": {**(fields.get("private_metadata") or {}), **mark},
         }
         # Clerk wants one, and the last 48 characters of a key are nobody else's.
         wanted["email_address"] = fields.get("email_address") or [f"{key[-48:].lower()}@example.com"]
@@ -460,7 +465,7 @@ def _take(event: Mapping[str, Any]) -> bool:
     """Whether it was about a user of a run."""
     data: Any = event["data"]
     user = data.get("id")
-    if not isinstance(user, str) or not user:
+    if not isinstance(user, str) or not _NAME.fullmatch(user):
         return False
     name = _type_name()
     if event.get("type") == "user.deleted":
@@ -476,7 +481,8 @@ def _keys_of_event(data: Mapping[str, Any]) -> list[str]:
     metadata = data.get("private_metadata")
     mark = metadata.get(MARK) if isinstance(metadata, dict) else None
     named = mark.get("key") if isinstance(mark, dict) else data.get("external_id")
-    return [named] if isinstance(named, str) and named.startswith(prefix) else []
+    ours = isinstance(named, str) and named.startswith(prefix) and _NAME.fullmatch(named)
+    return [str(named)] if ours else []
 
 
 def _type_name() -> str:

@@ -513,6 +513,8 @@ def settable_fields(entity_type: EntityType) -> dict[str, models.Field[Any, Any]
     else:
         names = [name for name, field in by_name.items() if _is_plain_column(field)]
     never = {name for name, field in by_name.items() if field.primary_key or privileges.is_right(field)}
+    if issubclass(model, get_user_model()):
+        never.add(settings.IDENTITY_FIELD)  # who may write it says whom of the provider's the account is
     # The column behind a pointer, and the halves of a generic one, would let a client point at any real row.
     never |= {field.attname for field in by_name.values() if field.is_relation}
     never |= {

@@ -21,4 +21,5 @@ class OnlyClients(Clerk):
     def describe(self, user: Any) -> Mapping[str, Any] | None:
         if "_client" not in user.email:
             return None
-        return {**(super().describe(user) or {}), "skip_legal_checks": True}
+        more = {"skip_legal_checks": True, "external_id": "17", "private_metadata": {"plan": "free"}}
+        return {**(super().describe(user) or {}), **more}

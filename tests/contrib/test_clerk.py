@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 
 from stagehand_testdata.models import TestEntity, TestRun
 from tests.conftest import Wire, error_of
+from tests.guarding import guards_up
 from tests.management.running import run_command
 from tests.outside.clerk.standin import Clerk
 
@@ -41,7 +42,7 @@ def run(*arguments: str) -> Done:
 
 
 def entries() -> list[TestEntity]:
-    return list(TestEntity.objects.filter(type=TYPE).order_by("pk"))
+    return list(TestEntity.objects.filter(type__startswith="identity.").order_by("pk"))
 
 
 def long_ago() -> None:
@@ -162,6 +163,9 @@ class TestMaking:
         [user] = clerk.users.values()
         assert user["email_addresses"][0]["email_address"] == f"{wire.test_id}_client@example.com"
         assert clerk.sent[0]["skip_legal_checks"] is True
+        # Whatever it adds, what proves the key is not its to change.
+        assert user["external_id"] == entries()[0].key_text
+        assert set(user["private_metadata"]) == {"plan", "stagehand_testdata"}
         assert wire.cleanup()["removed"]["identity.onlyclients"] == 1
         assert clerk.users == {}
 
@@ -174,6 +178,17 @@ class TestTheColumn:
     def test_holds_what_clerk_calls_the_user(self, wire: Wire, clerk: Clerk) -> None:
         wire.make("clients")
         assert user_of(wire).last_name == next(iter(clerk.users))
+
+    def test_is_written_under_the_fence_of_the_guards_too(self, wire: Wire, clerk: Clerk) -> None:
+        with guards_up():
+            wire.make("clients")
+            assert user_of(wire).last_name == next(iter(clerk.users))
+            assert wire.cleanup()["success"]
+
+    def test_is_no_clients_to_set(self, wire: Wire, clerk: Clerk) -> None:
+        response = wire.post("entities/user", {"fields": {"last_name": "user_real"}})
+        assert error_of(response) == (400, "invalid_body")
+        assert User.objects.count() == 0
 
     def test_does_not_keep_the_account_from_being_the_runs(self, wire: Wire, clerk: Clerk) -> None:
         wire.make("clients")

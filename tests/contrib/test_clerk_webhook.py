@@ -162,6 +162,16 @@ class TestUserDeleted:
         assert wire.cleanup()["success"]
         assert not send("user.deleted", gone(user))
 
+    @pytest.mark.parametrize("user", ["\0", "a\nb", "x" * 300, 17, None, ["user_1"], {"a": 1}])
+    def test_of_what_is_no_user_changes_nothing(self, wire: Wire, clerk: Clerk, user: Any) -> None:
+        wire.make("clients")
+        [known] = clerk.users.values()
+        assert not send("user.deleted", {**gone("x"), "id": user})
+        assert not send("user.created", {**known, "id": user}, message="msg_2")
+        key = f"{known['external_id']}\0" if user == "\0" else user
+        assert not send("user.created", {"id": "user_1", "external_id": key}, message="msg_3")
+        assert entries()[0].tombstone == 0
+
     def test_is_in_the_audit(self, wire: Wire, clerk: Clerk) -> None:
         wire.make("clients")
         [user] = clerk.users

@@ -113,6 +113,13 @@ class TestAHostsOwn:
         assert error_of(response) == (502, "external_failed")
         assert "SECRET" not in response.content.decode()
 
+    def test_may_have_no_link(self, wire: Wire, directory: Service) -> None:
+        wire.make("clients")
+        with changed(IDENTITY_OPTIONS={"link": ""}):
+            answer = sign_in(wire).json()
+        assert answer["link"] == ""
+        assert answer["identity"]["ticket"].startswith("for ")
+
     def test_is_asked_by_the_audit(self, directory: Service) -> None:
         status, out = run_testdata("audit", "--external", "--json")
         assert status == 1

@@ -22,9 +22,8 @@ class Directory(IdentityProvider, Account):
     def sign_in(self, asked: SigningIn) -> Granted:
         if self.options.get("broken"):
             raise RuntimeError("token=SECRET")
-        return Granted(
-            link=f"https://directory.test/in/{asked.reference}", details={"ticket": f"for {asked.key}"}
-        )
+        link = self.options.get("link", f"https://directory.test/in/{asked.reference}")
+        return Granted(link=link, details={"ticket": f"for {asked.key}"})
 
     def marked_users(self) -> Iterator[Marked]:
         yield Marked("acc_left", "stagehand_test_gone-1", "test")
