@@ -456,6 +456,19 @@ class TestTheAudit:
         found = run("testdata", "audit", "--external", "--json").json()["outside"]["examples"]
         assert [each["userId"] for each in found] == left
 
+    def test_is_not_misled_by_a_purge_that_runs_meanwhile(self, made: Wire, clerk: Clerk) -> None:
+        def purge(operation: str) -> None:
+            # The page is read, and not sent yet.
+            if operation == "GetUserList" and clerk.users:
+                try:
+                    assert made.cleanup()["success"]
+                finally:
+                    connections.close_all()
+
+        clerk.after = purge
+        assert run("testdata", "audit", "--external", "--json").json()["outside"]["count"] == 0
+        assert clerk.users == {}
+
     def test_says_in_one_line_that_clerk_does_not_answer(self, made: Wire, clerk: Clerk) -> None:
         clerk.always["GetUserList"] = "503"
         done = run("testdata", "audit", "--external")

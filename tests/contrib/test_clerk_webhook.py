@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection
+from django.db import connection, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from svix.webhooks import Webhook
@@ -95,6 +95,24 @@ class TestUserCreated:
         [user] = clerk.users.values()
         assert send("user.created", user)
         assert (list(TestEntity.objects.values()), AuditEntry.objects.count()) == before
+
+    def test_is_kept_where_the_making_fails_after_it(self, wire: Wire, clerk: Clerk) -> None:
+        clerk.always.update(CreateUser="malformed", GetUserList="500")
+
+        def tell(operation: str) -> None:
+            try:
+                if operation == "CreateUser" and len(clerk.asked) == 1:
+                    [user] = clerk.users.values()
+                    assert send("user.created", user)
+            finally:
+                connections.close_all()
+
+        clerk.after = tell
+        assert wire.post("clients").status_code == 502
+        assert [each.reference for each in entries()] == list(clerk.users)
+        clerk.recover()
+        assert wire.cleanup()["success"]
+        assert clerk.users == {}
 
     def test_of_a_user_who_came_after_the_purge_opens_the_books_again(self, wire: Wire, clerk: Clerk) -> None:
         wire.make("clients")
