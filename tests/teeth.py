@@ -1623,7 +1623,7 @@ BUGS: tuple[Bug, ...] = (
         CLERK,
         "made = self._under(key) if refusal.codes else None",
         "made = None",
-        (f"{T_FAULTS}::TestAFault::test_that_passes_is_made_good_by_another_attempt",),
+        (f"{T_CLERK}::TestMaking::test_whose_answer_is_lost_is_made_once",),
     ),
     Bug(
         "a key that begins with a sign is sought as it is",

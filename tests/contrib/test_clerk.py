@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -144,6 +145,18 @@ class TestMaking:
         assert wire.cleanup()["success"]
         assert list(clerk.users) == [real["id"]]
         assert User.objects.count() == 0
+
+    def test_whose_answer_is_lost_is_made_once(self, wire: Wire, clerk: Clerk) -> None:
+        clerk.next["CreateUser"] = ["lost"]
+        wire.make("clients")
+        assert clerk.asked == ["CreateUser", "CreateUser", "GetUserList"]
+        assert [each.reference for each in entries()] == list(clerk.users)
+
+    def test_asks_for_the_version_of_the_api_that_the_docs_name(self, wire: Wire, clerk: Clerk) -> None:
+        wire.make("clients")
+        docs = (Path(__file__).resolve().parents[2] / "docs" / "clerk.md").read_text()
+        [version] = clerk.versions
+        assert f"`Clerk-API-Version: {version}`" in docs
 
     def test_repeated_under_an_idempotency_key_makes_one(self, wire: Wire, clerk: Clerk) -> None:
         key = {"Idempotency-Key": "once"}

@@ -57,6 +57,8 @@ class Clerk:
         self.sign_in_tokens: dict[str, str] = {}
         #: Operations in the order in which they were asked for, by the names of the description.
         self.asked: list[str] = []
+        #: Which versions of the API were asked for.
+        self.versions: set[str] = set()
         #: What came with each request that made something.
         self.sent: list[dict[str, Any]] = []
         #: For each operation, what is wrong with its next calls, and what with all of them.
@@ -270,6 +272,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
         self._hold(operation, lambda: description().validate_request(asked))
         clerk.asked.append(operation)
+        clerk.versions.add(self.headers.get("Clerk-API-Version", ""))
         fault = clerk.fault_of(operation)
         if fault in ("hang", "drop"):
             if fault == "hang":
