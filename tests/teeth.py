@@ -1669,13 +1669,6 @@ BUGS: tuple[Bug, ...] = (
         ),
     ),
     Bug(
-        "the library writes requests down",
-        CLERK,
-        "        debug_logger=_Silent(),",
-        "",
-        (f"{T_FAULTS}::test_no_secret_gets_into_a_log_an_answer_or_a_table",),
-    ),
-    Bug(
         "users are paged by offsets",
         CLERK,
         "            if latest > since:",

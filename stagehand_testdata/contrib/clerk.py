@@ -332,15 +332,7 @@ def _client_of(secret_key: str, server_url: str | None, process: int) -> Any:
         bearer_auth=secret_key,
         server_url=server_url,
         timeout_ms=int(_REQUEST_SECONDS * 1000),
-        debug_logger=_Silent(),
     )
-
-
-class _Silent:
-    """In the place of the library's own logger, which would write requests down, key and all."""
-
-    def debug(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        pass
 
 
 # --- whose user it is ------------------------------------------------------------------------------------
