@@ -200,7 +200,7 @@ SECRETS = [SECRET_KEY, WEBHOOK_SECRET, "n0b0dyMayReadThis", "key=SECRET"]
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "lost", "malformed", "wrong", "html", ""])
-def test_no_secret_gets_into_a_log_an_answer_or_a_table(
+def test_no_secret_gets_into_a_log_an_answer_or_a_table(  # noqa: PLR0917
     wire: Wire,
     clerk: Clerk,
     caplog: pytest.LogCaptureFixture,
