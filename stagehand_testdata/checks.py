@@ -15,6 +15,7 @@ from typing import Any
 
 from django.apps import AppConfig, apps
 from django.conf import settings as django_settings
+from django.contrib.auth import get_user_model
 from django.core import checks
 from django.core.cache import caches
 from django.core.cache.backends.dummy import DummyCache
@@ -28,6 +29,7 @@ from .access import oidc
 from .conf import NAME, Settings, raw, settings
 from .databases import database
 from .exceptions import ConfigurationError, DuplicateName
+from .identity import is_production, load_provider
 from .isolation.mail import OUR_BACKEND, TestDataEmailBackend, is_held_back
 from .isolation.outbound import is_pattern
 from .isolation.statements import FENCES
@@ -36,7 +38,7 @@ from .models import AccessKey, Guard, TestEntity
 from .operations import copies, guards
 from .operations.entities import settable_fields, unownable
 from .operations.runs import ledger_alias
-from .registry import EntityType, ExternalType, load_registry
+from .registry import EntityType, ExternalType, identity_type, load_registry
 
 Messages = Iterator[CheckMessage]
 
@@ -52,10 +54,24 @@ _MIDDLEWARE = "stagehand_testdata.middleware.test_run_middleware"
 
 @register(Tags.compatibility)
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E005, W024, E025, E027, E029, E031, E032, E041 to E043: the settings by themselves."""
+    """E001 to E005, W024, E025, E027, E029, E031, E032, E041 to E043: the settings by themselves.
+
+    E049 and E050 too: the identity provider is imported only where it is not the default.
+    """
     if not isinstance(getattr(django_settings, NAME, {}), dict):
         return [Error(f"{NAME} is not a dict.", hint=f"{NAME} = {{'ENABLED': …}}", id="stagehand.E001")]
-    by_themselves = (_unknown_or_mistyped, _gate, _labels, _fence, _mail, _outbound, _copies, _oidc, _rates)
+    by_themselves = (
+        _unknown_or_mistyped,
+        _gate,
+        _labels,
+        _fence,
+        _mail,
+        _outbound,
+        _copies,
+        _oidc,
+        _rates,
+        _identities,
+    )
     return [problem for check in by_themselves for problem in check()]
 
 
@@ -92,7 +108,8 @@ def check_registry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
     for entity_type in registry.entity_types:
         found += _entity_type(entity_type)
     for external_type in registry.external_types:
-        found += _external_type(external_type)
+        if external_type.name != identity_type():  # E049 tells of that one
+            found += _external_type(external_type)
     return [*found, *_uncopiable()]
 
 
@@ -118,7 +135,7 @@ def check_guards(
 
 @register(Tags.security, deploy=True)
 def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E044 to W046: how the API is exposed, where it can be open at all."""
+    """E044 to W046, E050: how the API is exposed, where it can be open at all."""
     return list(_deployment()) if settings.ENABLED is not False else []
 
 
@@ -165,6 +182,8 @@ def _deployment() -> Messages:
             " SECURE_PROXY_SSL_HEADER; where the proxy itself takes no plain HTTP, silence this check.",
             id="stagehand.W046",
         )
+    if not is_production():  # where it is, every check says so
+        yield from _identities_in_production()
 
 
 def _long_keys(alias: str) -> Messages:
@@ -437,6 +456,40 @@ def _oidc() -> Messages:
             hint="Install the extra: pip install 'stagehand-testdata[oidc]'.",
             id="stagehand.E042",
         )
+
+
+def _identities() -> Messages:
+    if identity_type() is None or settings.ENABLED is False:
+        return
+    try:
+        provider = load_provider()
+    except ConfigurationError as problem:
+        yield Error(
+            problem.message,
+            hint="Give the dotted path of a subclass of IdentityProvider in stagehand_testdata.identity; see"
+            " docs/identity.md.",
+            id="stagehand.E049",
+        )
+        return
+    for fault in provider.faults():
+        yield Error(fault.what, hint=fault.advice, id="stagehand.E049")
+    field = settings.IDENTITY_FIELD
+    if field and not _is_there(f"{get_user_model()._meta.label}.{field}", (3,)):
+        yield Error(
+            f"IDENTITY_FIELD is {field!r}, and {get_user_model()._meta.label} has no such column.",
+            hint="Name the column in which the product keeps what the provider calls its user, or none.",
+            id="stagehand.E049",
+        )
+    if is_production():
+        yield from _identities_in_production()
+
+
+def _identities_in_production() -> Messages:
+    if identity_type() is None:
+        return
+    with suppress(ConfigurationError):  # E049 tells of it
+        for fault in load_provider().faults_in_production():
+            yield Error(fault.what, hint=fault.advice, id="stagehand.E050")
 
 
 def _refusing_outbound(what: str) -> CheckMessage:

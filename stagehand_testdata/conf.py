@@ -55,6 +55,9 @@ class Settings:
     EMAIL_DOMAINS = Setting[Sequence[str]]((), list, tuple)
     PASS_MINUTES = Setting[float](60, int, float)
     EMAIL_BACKEND = Setting("django.core.mail.backends.smtp.EmailBackend")
+    IDENTITY_PROVIDER = Setting("stagehand_testdata.operations.sign_in.DjangoUsers")
+    IDENTITY_OPTIONS = Setting[Mapping[str, Any]]({}, Mapping)
+    IDENTITY_FIELD = Setting("")
     OUTBOUND = Setting[OutboundRules]({}, Mapping, str, Callable)  # type: ignore[arg-type]
     ENTITY_TYPES = Setting[Mapping[str, Any]]({}, Mapping)
     FORCE_SHADOW = Setting(False)

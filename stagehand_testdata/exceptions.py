@@ -14,6 +14,7 @@ Which HTTP status a code becomes is said in one place, `api/errors.py`.
     │   ├── InvalidTestId       invalid_test_id
     │   ├── TestIdMismatch      test_id_mismatch
     │   ├── InvalidPass         invalid_pass
+    │   ├── InvalidWebhook      invalid_webhook
     │   ├── BodyTooLarge        body_too_large
     │   ├── ShadowId            shadow_id
     │   ├── NotShadow           not_shadow
@@ -120,6 +121,12 @@ class InvalidPass(InvalidInput):
     """The X-Testdata-Pass header is no pass of this product."""
 
     code = "invalid_pass"
+
+
+class InvalidWebhook(InvalidInput):
+    """This is no event of the identity provider's, or one that came before."""
+
+    code = "invalid_webhook"
 
 
 class BodyTooLarge(InvalidInput):

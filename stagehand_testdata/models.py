@@ -574,7 +574,7 @@ class AccessKey(models.Model):
 
 
 class SpentToken(models.Model):
-    """An OIDC token that was exchanged for a key, for as long as it would count."""
+    """An OIDC token that was exchanged for a key, or an event that was taken, while it would count again."""
 
     DIGEST_LENGTH = 64
 

@@ -25,7 +25,7 @@ from django.core.signals import setting_changed
 from django.db import models
 from django.utils.module_loading import import_string, module_has_submodule
 
-from .conf import NAME, settings
+from .conf import NAME, Settings, settings
 from .exceptions import ConfigurationError, DuplicateName
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -135,6 +135,21 @@ class WireOperation:
     description: str = ""
 
 
+class TryLater(Exception):
+    """What a handler raises where the outside says in how many seconds it may be asked again."""
+
+    def __init__(self, seconds: float, message: str = "asked to come back later") -> None:
+        self.seconds = seconds
+        super().__init__(message)
+
+
+class Unanswered(Exception):
+    """What a handler raises where nobody can say whether the outside did, or will do, what it was asked to.
+
+    A purge gives a making that ended so the time that all attempts may take, before it looks for the thing.
+    """
+
+
 class ExternalHandler:
     """How one kind of thing outside the database is made and removed: a host writes a subclass.
 
@@ -146,6 +161,8 @@ class ExternalHandler:
     backoff = 0.2
     #: Seconds after which the handler's own client must give up. Nobody else stops a call that hangs.
     timeout = 10.0
+    #: The longest that a `TryLater` is waited for, in seconds; one that asks for more ends the attempts.
+    patience = 0.0
 
     def create(self, key: str, fields: Mapping[str, Any]) -> str:
         """Make it under `key`; returns what the outside calls it, empty where it has no name of its own.
@@ -195,6 +212,9 @@ class ExternalType:
 
 #: Under this type files in storage are entered.
 FILE = "file"
+#: Under this and the class's name users at an identity provider are: what another provider holds is not this
+#: one's to look for.
+IDENTITY = "identity."
 
 #: Routes that no host's operation may take.
 BUILT_IN = frozenset(
@@ -328,6 +348,7 @@ def load_registry() -> Registry:
     """The registry with its problems, built at the first use."""
     registry = Registry()
     registry.add_all(registry.entity_types, _from_settings(registry))
+    registry.add_all(registry.external_types, _identities())
     for config in apps.get_app_configs():
         if config.module is None or not module_has_submodule(config.module, "testdata"):
             continue
@@ -343,6 +364,20 @@ def load_registry() -> Registry:
             else:
                 registry.problems.append(ConfigurationError(f"{config.name}.testdata.{name} is not a list."))
     return registry
+
+
+def identity_type() -> str | None:
+    """What users at the identity provider are entered as; None where they are Django's own."""
+    path: Any = settings.IDENTITY_PROVIDER
+    if not isinstance(path, str) or path == Settings.IDENTITY_PROVIDER.default:
+        return None
+    return IDENTITY + path.rpartition(".")[2].lower()
+
+
+def _identities() -> Iterator[ExternalType]:
+    name = identity_type()
+    if name is not None:
+        yield ExternalType(name, settings.IDENTITY_PROVIDER, "Users at the identity provider.")
 
 
 def _from_settings(registry: Registry) -> Iterator[EntityType]:

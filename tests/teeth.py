@@ -61,6 +61,8 @@ OIDC = "access/oidc.py"
 ISSUERS = "access/issuers.py"
 GUARDS = "operations/guards.py"
 EXTERNALS = "operations/externals.py"
+IDENTITIES = "operations/identities.py"
+CLERK = "contrib/clerk.py"
 REAPER = "operations/reaper.py"
 AUDIT = "operations/audit.py"
 ADOPTION = "operations/adoption.py"
@@ -102,6 +104,10 @@ T_RUNS = "operations/test_runs.py"
 T_REAPER = "operations/test_reaper.py"
 T_GUARDS = "operations/test_guards.py"
 T_EXTERNALS = "operations/test_externals.py"
+T_IDENTITIES = "operations/test_identities.py"
+T_CLERK = "contrib/test_clerk.py"
+T_FAULTS = "contrib/test_clerk_faults.py"
+T_WEBHOOK = "contrib/test_clerk_webhook.py"
 T_FILES = "operations/test_files.py"
 T_ADOPTION = "operations/test_adoption.py"
 T_AUDIT = "operations/test_audit.py"
@@ -1586,6 +1592,196 @@ BUGS: tuple[Bug, ...] = (
         "            while address in self._own or address in self._others:\n",
         "            while address in self._own:\n",
         ("operations/test_addresses.py",),
+    ),
+    # --- identity providers ---
+    Bug(
+        "a user at Clerk needs no proof whose he is",
+        CLERK,
+        "    if named - {key} or (not named and user.external_id != key):",
+        "    if False:",
+        (
+            f"{T_CLERK}::TestRemoving::test_one_that_does_not_prove_the_key_stays",
+            f"{T_CLERK}::TestSigningIn::test_never_of_a_user_who_does_not_carry_the_key",
+        ),
+    ),
+    Bug(
+        "a user with another key in his metadata passes for ours",
+        CLERK,
+        "    if named - {key} or (not named",
+        "    if (not named",
+        (f"{T_CLERK}::TestRemoving::test_one_that_does_not_prove_the_key_stays",),
+    ),
+    Bug(
+        "any 404 means that a user is gone",
+        CLERK,
+        'return self.status == 404 and "resource_not_found" in self.codes',
+        "return self.status == 404",
+        (f"{T_CLERK}::TestRemoving::test_a_404_of_something_on_the_way_is_no_proof_that_it_is_gone",),
+    ),
+    Bug(
+        "a lost answer makes the next attempt fail",
+        CLERK,
+        "made = self._under(key) if refusal.codes else None",
+        "made = None",
+        (f"{T_CLERK}::TestMaking::test_whose_answer_is_lost_is_made_once",),
+    ),
+    Bug(
+        "a key that begins with a sign is sought as it is",
+        CLERK,
+        'sought = f"+{key}" if key[0] in "+-" else key',
+        "sought = key",
+        (
+            f"{T_CLERK}::TestRemoving::test_whose_answer_was_lost_is_found_by_its_key_whatever_that_begins_with",
+        ),
+    ),
+    Bug(
+        "a subclass may take the key off",
+        CLERK,
+        '            "external_id": key,',
+        '            "external_id": fields.get("external_id", key),',
+        (f"{T_CLERK}::TestMaking::test_another_idea_of_who_gets_one_is_a_subclass",),
+    ),
+    Bug(
+        "an address of Test mode is taken",
+        CLERK,
+        "        if TEST_MODE_ADDRESS in address.lower():",
+        "        if TEST_MODE_ADDRESS == address:",
+        (f"{T_CLERK}::TestMaking::test_no_address_that_test_mode_would_open",),
+    ),
+    Bug(
+        "an address that somebody may own is taken",
+        CLERK,
+        "        if address and not is_reserved(address):",
+        "        if not address and not is_reserved(address):",
+        (
+            f"{T_CLERK}::TestMaking::test_no_address_that_somebody_may_own",
+            f"{T_CLERK}::TestMaking::test_an_account_without_an_address_gets_one_that_nobody_can_own",
+        ),
+    ),
+    Bug(
+        "the library's own error gets out",
+        CLERK,
+        "        return None, _refusal(error)",
+        "        return None, error",
+        (
+            f"{T_CLERK}::TestRemoving::test_one_that_is_gone_already_is_no_error",
+            f"{T_FAULTS}::TestComingBackLater::test_waits_for_as_long_as_clerk_says",
+        ),
+    ),
+    Bug(
+        "users are paged by offsets",
+        CLERK,
+        "            if latest > since:",
+        "            if False:",
+        (f"{T_CLERK}::TestTheAudit::test_reads_every_page_also_while_users_go",),
+    ),
+    Bug(
+        "an event's signature is not looked at",
+        CLERK,
+        "        Webhook(secret).verify(body, dict(headers))",
+        "        Webhook(secret)",
+        (f"{T_WEBHOOK}::TestWhatIsRefused::test_another_secret",),
+    ),
+    Bug(
+        "the same event counts twice",
+        CLERK,
+        "    _refuse_seen(headers)\n    try:",
+        "    try:",
+        (f"{T_WEBHOOK}::TestWhatIsRefused::test_the_same_request_once_more",),
+    ),
+    Bug(
+        "an event may name anything",
+        CLERK,
+        "not isinstance(user, str) or not _NAME.fullmatch(user)",
+        "not isinstance(user, str) or not user",
+        (f"{T_WEBHOOK}::TestUserDeleted::test_of_what_is_no_user_changes_nothing",),
+    ),
+    Bug(
+        "a second user under a key is believed",
+        IDENTITIES,
+        '        if entry.reference not in ("", key, reference):',
+        "        if not reference:",
+        (f"{T_WEBHOOK}::TestUserCreated::test_of_a_second_user_under_the_same_key_is_not_believed",),
+    ),
+    Bug(
+        "a user who came late opens no books",
+        IDENTITIES,
+        "            externals.reopen(run, entries.filter(pk=entry.pk), reference)",
+        "            pass",
+        (f"{T_WEBHOOK}::TestUserCreated::test_of_a_user_who_came_after_the_purge_opens_the_books_again",),
+    ),
+    Bug(
+        "a real row is linked",
+        IDENTITIES,
+        "rows.filter(Exists(entries_of_outer_row(model, run))).update(",
+        "rows.update(",
+        (f"{T_CLERK}::TestTheColumn::test_of_a_real_row_under_the_same_key_is_left_as_it_is",),
+    ),
+    Bug(
+        "an account goes without its identity",
+        IDENTITIES,
+        "    return {pk for pk, key in identities if key[:length] in beginnings}",
+        "    return set()",
+        (f"{T_CLERK}::TestRemoving::test_a_listed_account_takes_its_user_along_and_no_other",),
+    ),
+    Bug(
+        "an account takes every identity along",
+        IDENTITIES,
+        "    return {pk for pk, key in identities if key[:length] in beginnings}",
+        "    return {pk for pk, key in identities}",
+        (f"{T_CLERK}::TestRemoving::test_a_listed_account_takes_its_user_along_and_no_other",),
+    ),
+    Bug(
+        "who is unfit for production makes users there",
+        IDENTITIES,
+        "    if is_production():",
+        "    if False:",
+        (f"{T_IDENTITIES}::TestAHostsOwn::test_that_is_unfit_for_production_makes_nobody_there",),
+    ),
+    Bug(
+        "the audit is misled by a purge",
+        IDENTITIES,
+        "    standing = entries.standing() | entries.filter(removed_at__gte=since)",
+        "    standing = entries.standing()",
+        (f"{T_CLERK}::TestTheAudit::test_is_not_misled_by_a_purge_that_runs_meanwhile",),
+    ),
+    Bug(
+        "the audit takes another environment's users for leftovers",
+        AUDIT,
+        "ours = [each for each in some if each.environment == settings.ENVIRONMENT]",
+        "ours = list(some)",
+        (f"{T_CLERK}::TestTheAudit::test_leaves_out_who_was_made_by_another_environment",),
+    ),
+    Bug(
+        "what was not answered is not waited for",
+        EXTERNALS,
+        "        if not unanswered:\n",
+        "        if True:\n",
+        (
+            f"{T_IDENTITIES}::TestUnanswered::test_leaves_the_making_under_way",
+            f"{T_FAULTS}::TestNoAnswer::test_a_purge_gives_what_was_not_answered_time_to_come",
+        ),
+    ),
+    Bug(
+        "an answer that never came empties the reference",
+        EXTERNALS,
+        'known = {"reference": thing.reference} if thing.reference else {}',
+        'known = {"reference": thing.reference}',
+        (f"{T_WEBHOOK}::TestUserCreated::test_is_kept_where_the_making_fails_after_it",),
+    ),
+    Bug(
+        "whoever asks for an hour is waited for",
+        EXTERNALS,
+        "            if later.seconds > handler.patience:",
+        "            if False:",
+        (f"{T_IDENTITIES}::TestTryLater::test_that_asks_for_more_than_there_is_patience_ends_the_attempts",),
+    ),
+    Bug(
+        "a client says whose user an account is",
+        ENTITIES,
+        "        never.add(settings.IDENTITY_FIELD)",
+        '        never.add("")',
+        (f"{T_CLERK}::TestTheColumn::test_is_no_clients_to_set",),
     ),
 )
 

@@ -508,3 +508,62 @@ def test_stagehand_E028_copies_that_cannot_be_owned() -> None:
         [problem] = check_registry(None)
     assert problem.id == "stagehand.E028"
     assert "auth.Group" in problem.msg
+
+
+CLERK = "stagehand_testdata.contrib.clerk.Clerk"
+
+
+def identity_problems(**values: Any) -> list[CheckMessage]:
+    options = {"secret_key": "sk_live_n0b0dy", "webhook_secret": "whsec_bm9ib2R5"}
+    given = {"IDENTITY_PROVIDER": CLERK, "IDENTITY_OPTIONS": options, **values}
+    found = [each for each in settings_problems(ENABLED=True, **given) if each.id != "stagehand.W024"]
+    assert all(each.hint for each in found)
+    assert not any("n0b0dy" in f"{each.msg} {each.hint}" for each in found)
+    return found
+
+
+def test_stagehand_E049_is_silent_about_a_provider_that_is_set_up() -> None:
+    assert identity_problems() == []
+    assert identity_problems(IDENTITY_FIELD="last_name", ENVIRONMENT="production") == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"IDENTITY_PROVIDER": "nowhere.at.all"},
+        {"IDENTITY_PROVIDER": "tests.outside.handlers.Account"},
+        {"IDENTITY_PROVIDER": "django.contrib.auth.models.User"},
+        {"IDENTITY_PROVIDER": ""},
+        {"IDENTITY_OPTIONS": {}},
+        {"IDENTITY_OPTIONS": {"secret_key": "pk_live_n0b0dy"}},
+        {"IDENTITY_OPTIONS": {"secret_key": 17}},
+        {"IDENTITY_OPTIONS": {"secret_key": "sk_live_n0b0dy", "webhook_secret": "n0b0dy"}},
+        {"IDENTITY_OPTIONS": {"secret_key": "sk_live_n0b0dy", "webhook": "whsec_n0b0dy"}},
+        {"IDENTITY_FIELD": "clerk_id"},
+    ],
+)
+def test_stagehand_E049_a_provider_that_is_none_or_is_set_up_wrong(values: Any) -> None:
+    assert ids(identity_problems(**values)) == ["stagehand.E049"]
+
+
+def test_stagehand_E049_looks_at_nothing_while_the_gate_is_shut_for_good() -> None:
+    assert settings_problems(ENABLED=False, IDENTITY_PROVIDER="nowhere.at.all") == []
+
+
+def test_stagehand_E049_is_told_once() -> None:
+    with changed(IDENTITY_PROVIDER="nowhere.at.all"):
+        assert "stagehand.E015" not in ids(check_registry(None))
+
+
+@pytest.mark.parametrize("environment", ["production", "Production", "prod", "live"])
+def test_stagehand_E050_a_development_instance_where_users_are_real(environment: str) -> None:
+    options = {"secret_key": "sk_test_n0b0dy"}
+    [problem] = identity_problems(IDENTITY_OPTIONS=options, ENVIRONMENT=environment)
+    assert problem.id == "stagehand.E050"
+    assert "Test mode" in problem.msg
+    assert "sk_live_" in (problem.hint or "")
+
+
+@pytest.mark.parametrize("environment", ["", "staging", "development"])
+def test_stagehand_E050_is_silent_elsewhere(environment: str) -> None:
+    assert identity_problems(IDENTITY_OPTIONS={"secret_key": "sk_test_n0b0dy"}, ENVIRONMENT=environment) == []

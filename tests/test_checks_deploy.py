@@ -155,3 +155,21 @@ class TestRole:
     def test_stagehand_W048_is_no_matter_where_the_gate_is_shut(self) -> None:
         with changed(ENABLED=False):
             assert self.problems() == []
+
+
+@pytest.mark.usefixtures("hardened")
+class TestTheIdentityProvider:
+    CLERK = "stagehand_testdata.contrib.clerk.Clerk"
+
+    @pytest.mark.parametrize(("key", "found"), [("sk_test_x", ["stagehand.E050"]), ("sk_live_x", [])])
+    def test_stagehand_E050_a_development_instance_is_not_deployed(self, key: str, found: list[str]) -> None:
+        with changed(IDENTITY_PROVIDER=self.CLERK, IDENTITY_OPTIONS={"secret_key": key}):
+            assert ids(check_deployment(None)) == found
+
+    def test_stagehand_E050_is_told_once(self) -> None:
+        options = {"secret_key": "sk_test_x"}
+        with changed(IDENTITY_PROVIDER=self.CLERK, IDENTITY_OPTIONS=options, ENVIRONMENT="production"):
+            assert ids([*check_settings(None), *check_deployment(None)]).count("stagehand.E050") == 1
+
+    def test_stagehand_E050_the_default_has_none(self) -> None:
+        assert ids(check_deployment(None)) == []

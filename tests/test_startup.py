@@ -121,6 +121,37 @@ def test_where_pyjwt_is_not_installed_only_tokens_are_refused() -> None:
     assert run(code, LOG_LEVEL="CRITICAL") == "['stagehand.E042'] [201, 200, 200] misconfigured"
 
 
+CLERK = """
+        options = {"secret_key": "sk_live_x", "webhook_secret": "whsec_eA==", "server_url": "http://127.0.0.1:9"}
+        provider = "stagehand_testdata.contrib.clerk.Clerk"
+        start(ENABLED=True, IDENTITY_PROVIDER=provider, IDENTITY_OPTIONS=options)
+"""
+
+
+def test_clerks_library_is_imported_by_the_first_call_to_clerk() -> None:
+    code = f"""{CLERK}
+        import tests.contrib.urls_clerk
+        from django.core.checks import run_checks
+        problems = [each.id for each in run_checks() if each.is_serious()]
+        print(problems, sorted({{"clerk_backend_api", "svix", "httpx"}} & set(sys.modules)))
+    """
+    assert run(code) == "[] []"
+
+
+def test_where_clerks_library_is_not_installed_the_host_starts_and_makes_no_account() -> None:
+    code = f"""
+        hide("clerk_backend_api", "svix"){CLERK}
+        from django.core.management import call_command
+        from django.test import Client
+        call_command("migrate", verbosity=0)
+        problems, statuses = visit()
+        headers = {{"X-Test-ID": "stagehand_test_startup"}}
+        refused = Client().post("/api/test/clients", "{{}}", content_type="application/json", headers=headers)
+        print(problems, statuses, refused.json()["code"], "clerk]" in refused.json()["message"])
+    """
+    assert run(code, LOG_LEVEL="CRITICAL") == "['stagehand.E049'] [500, 200, 200] misconfigured True"
+
+
 def test_starting_asks_the_database_nothing() -> None:
     code = """
         start(ENABLED=True)

@@ -62,6 +62,7 @@ _ERRORS = {
     422: "This Idempotency-Key was used for another request.",
     413: "The body is larger than the host takes.",
     429: "Too many requests; `Retry-After` says when to come back.",
+    502: "Something outside the database was not made, or did not answer; what was made is in the run.",
     503: "The database is unavailable, or too slow; nothing was done.",
 }
 

@@ -21,7 +21,7 @@ def operation_viewset(operation: WireOperation) -> type[OperationViewSet]:
             operation.name.replace("-", "_"),
             request=resolve(operation.request),
             answers={201: answer(many=True) if operation.many else answer},
-            errors=(400, 401, 403, 404, 409, 422),
+            errors=(400, 401, 403, 404, 409, 422, 502),
             summary=operation.description or operation.name,
         )(perform)
     name = "".join(part.title() for part in operation.name.split("-"))

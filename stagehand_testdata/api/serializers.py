@@ -261,6 +261,11 @@ class SessionSerializer(serializers.Serializer[Any]):
     expiresAt = serializers.DateTimeField(
         source="expires_at", help_text="The session's end: the run's, or sooner."
     )
+    identity = serializers.DictField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="What an outside identity provider gave: its name, its tokens.",
+    )
 
 
 class EntrySerializer(serializers.ModelSerializer[TestEntity]):

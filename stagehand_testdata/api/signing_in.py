@@ -36,15 +36,14 @@ def link_to(token: str, request: Request) -> str:
 
 
 def storage_state(opened: sign_in.SignedIn, request: Request) -> dict[str, Any]:
-    """The session and the pass as `browser.new_context(storage_state=…)` takes them."""
-    ends = opened.session.get_expiry_date().timestamp()
-    return {
-        "cookies": [
-            _cookie(request, django_settings.SESSION_COOKIE_NAME, opened.session.session_key, ends),
-            _cookie(request, passes.COOKIE, opened.granted.token, opened.granted.expires_at.timestamp()),
-        ],
-        "origins": [],
-    }
+    """The product's session, where it has one, and the pass, as `browser.new_context(storage_state=…)` takes
+    them."""
+    granted = opened.granted
+    cookies = [_cookie(request, passes.COOKIE, granted.token, granted.expires_at.timestamp())]
+    if opened.session is not None:
+        key, ends = opened.session.session_key, opened.expires_at.timestamp()
+        cookies.insert(0, _cookie(request, django_settings.SESSION_COOKIE_NAME, key, ends))
+    return {"cookies": cookies, "origins": []}
 
 
 def _cookie(request: Request, name: str, value: str | None, expires: float) -> dict[str, Any]:
@@ -90,7 +89,7 @@ class SignInView(APIView):
         opened = sign_in.redeem(token)
         product_request: HttpRequest = request._request
         # In the place of the visitor's own, which is left as it is: it may be a real user's.
-        product_request.session = opened.session
+        product_request.session = opened.session  # type: ignore[assignment]
         response = HttpResponseRedirect(opened.next)
         response.set_cookie(
             passes.COOKIE,

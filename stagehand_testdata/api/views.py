@@ -352,7 +352,7 @@ class OperationViewSet(TestDataViewSet):
         "batch",
         request=serializers.BatchSerializer,
         answers={201: serializers.BatchAnswerSerializer},
-        errors=(400, 401, 403, 404, 409, 422),
+        errors=(400, 401, 403, 404, 409, 422, 502),
         summary="Many rows at once, all or nothing",
         description="{builders: 5, clients: 3, sessionTypes: true, bookings: 2}, or {type: count}.",
     )
@@ -367,7 +367,7 @@ class OperationViewSet(TestDataViewSet):
         "shadow_copies",
         request=serializers.ShadowCopySerializer,
         answers={201: serializers.CopySerializer},
-        errors=(400, 401, 403, 404, 409, 422),
+        errors=(400, 401, 403, 404, 409, 422, 502),
         summary="A copy of a real row for the run to change, without personal data",
         description="Of models that the host allows (SHADOW_COPIES). The copy goes with the run.",
     )
@@ -495,9 +495,10 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         "open_session",
         request=serializers.SessionRequestSerializer,
         answers={201: serializers.SessionSerializer},
-        errors=(400, 401, 403, 404, 409),
+        errors=(400, 401, 403, 404, 409, 502),
         summary="Signs a user of the run in: a one-time link, and Playwright's storage state",
-        description="Both lead to the same session of the product, which ends with the run.",
+        description="Both lead to the same session of the product, which ends with the run. Where users are"
+        " at an outside provider, the link is the provider's, and `identity` has its tokens.",
     )
     def open_session(self, request: Request, testId: str) -> Response:
         run = self.run_of_path()
@@ -507,10 +508,11 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         granted = {
             "test_id": run.test_id,
             "user_id": opened.user_id,
-            "link": link_to(opened.token, request),
+            "link": opened.link if opened.session is None else link_to(opened.token, request),
             "link_until": opened.link_until,
             "storage_state": storage_state(opened, request),
-            "expires_at": opened.session.get_expiry_date(),
+            "expires_at": opened.expires_at,
+            **({"identity": opened.details} if opened.details else {}),
         }
         return Response(serializers.SessionSerializer(granted).data, status=201)
 
@@ -608,7 +610,7 @@ class EntityViewSet(TestDataViewSet):
         "create_entities",
         request=serializers.CreateEntitiesSerializer,
         answers={201: openapi.one_or_many("EntityOrEntities", serializers.EntitySerializer)},
-        errors=(400, 401, 403, 404, 409, 422),
+        errors=(400, 401, 403, 404, 409, 422, 502),
         summary="One row of any registered factory, or an array of as many as `count` says",
     )
     def create(self, request: Request, type: str) -> HttpResponse:
@@ -642,7 +644,7 @@ class ScenarioViewSet(TestDataViewSet):
         "run_scenario",
         request=serializers.FrameSerializer,
         answers={201: serializers.ScenarioAnswerSerializer},
-        errors=(400, 401, 403, 404, 409, 422),
+        errors=(400, 401, 403, 404, 409, 422, 502),
         summary="All rows of a registered scenario",
     )
     def create(self, request: Request, name: str) -> HttpResponse:

@@ -1,1 +1,1 @@
-"""Ways to run the reaper inside what a host has anyway. Each module needs its own library, and says which."""
+"""What a host may have beside Django: task queues that run the reaper, Clerk. Each says what it needs."""

@@ -10,9 +10,11 @@ anybody may sign up under a name that begins with the prefix. So the audit repor
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import islice
 from operator import or_
 from typing import Any
 
@@ -23,15 +25,20 @@ from django.db import DataError, models, router
 from django.db.models import Case, Count, Exists, F, Max, OuterRef, Q, When
 from django.db.models.functions import Coalesce, Left, Lower, Now
 from django.db.models.lookups import Exact
+from django.utils import timezone
 
 from .. import fingerprints
 from ..conf import settings
-from ..exceptions import ConfigurationError, NotFound
+from ..exceptions import ConfigurationError, ExternalFailed, NotFound
+from ..identity import IdentityProvider, Marked, load_provider
 from ..isolation.statements import seeing_all_rows
+from ..logs import log_error
 from ..models import Key, TestEntity, TestEntityQuerySet, TestRun, key_column
-from ..registry import load_registry
-from . import runs
+from ..registry import identity_type, load_registry
+from . import identities, runs
 from .purge.graph import Model, all_rows, concrete, is_derived
+
+logger = logging.getLogger(__name__)
 
 Tell = Callable[[str], None]
 
@@ -47,6 +54,9 @@ ROW_GONE, MODEL_MISSING, NOT_THE_ROW = "row_gone", "model_missing", "not_the_row
 EXAMPLES = 20
 #: What a key raises that is not written as its model's keys are.
 UNREADABLE = (ValueError, TypeError, ValidationError, OverflowError, DataError)
+
+#: For how many users at a time the ledger is asked.
+_ASKED_AT_ONCE = 500
 
 State = TestEntity.State
 #: Keys that the ledger and the host's table keep in the same form.
@@ -174,8 +184,21 @@ class Overdue:
 
 
 @dataclass(frozen=True, slots=True)
+class Outside:
+    """Users at the identity provider that carry a test's mark and that no run owns, with their keys."""
+
+    provider: str
+    count: int
+    examples: tuple[tuple[str, str], ...]
+
+    def as_wire(self) -> dict[str, Any]:
+        users = [{"userId": user, **({"key": key} if key else {})} for user, key in self.examples]
+        return {"provider": self.provider, "count": self.count, "examples": users}
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """What an audit found; `strangers` is None where nobody looked for them."""
+    """What an audit found; `strangers` and `outside` are None where nobody looked for them."""
 
     books: Books
     gone: tuple[Finding, ...]
@@ -183,10 +206,14 @@ class Report:
     leaks: tuple[Finding, ...]
     overdue: Overdue
     notes: tuple[str, ...]
+    outside: Outside | None = None
 
     @property
     def clean(self) -> bool:
-        return self.books.hold and not (self.gone or self.strangers or self.leaks or self.overdue.count)
+        left = self.outside is not None and self.outside.count
+        return self.books.hold and not (
+            self.gone or self.strangers or self.leaks or self.overdue.count or left
+        )
 
     def as_wire(self) -> dict[str, Any]:
         strangers = self.strangers
@@ -197,18 +224,25 @@ class Report:
             "strangers": None if strangers is None else [each.as_wire() for each in strangers],
             "leaks": [each.as_wire() for each in self.leaks],
             "overdue": self.overdue.as_wire(),
+            "outside": None if self.outside is None else self.outside.as_wire(),
             "notes": list(self.notes),
         }
 
 
 @seeing_all_rows()
 def audit(
-    test_id: str | None = None, *, deep: bool = False, limit: int = EXAMPLES, progress: Tell | None = None
+    test_id: str | None = None,
+    *,
+    deep: bool = False,
+    external: bool = False,
+    limit: int = EXAMPLES,
+    progress: Tell | None = None,
 ) -> Report:
     """Look at the ledger and at the host's rows, or at one run alone; changes nothing.
 
-    `deep` holds every standing entry against its row, which takes a look at each of them. `limit` is how many
-    keys a finding shows. Raises NotFound where there is no such run.
+    `deep` holds every standing entry against its row, which takes a look at each of them. `external` asks the
+    identity provider for everybody there. `limit` is how many keys a finding shows. Raises NotFound where
+    there is no such run, ConfigurationError, and ExternalFailed where the provider did not answer.
     """
     if test_id is not None and not runs_named(test_id).exists():
         raise NotFound(f"There is no run {test_id!r}; 'manage.py testdata runs --closed' lists them.")
@@ -219,6 +253,7 @@ def audit(
         strangers=tuple(look.strangers()) if deep else None,
         leaks=tuple(look.leaks()),
         overdue=look.overdue(),
+        outside=look.outside() if external else None,
         notes=tuple(look.notes),
     )
 
@@ -429,6 +464,39 @@ class _Look:
             ),
         )
 
+    # Users at the identity provider
+
+    def outside(self) -> Outside | None:
+        name = identity_type()
+        if name is None:
+            self.notes.append("Accounts are Django's own: there is no identity provider to ask.")
+            return None
+        provider = load_provider()
+        self.tell("users at the identity provider")
+        began = (
+            TestRun.objects.using(self.alias).order_by("pk").annotate(now=Now()).values_list("now", flat=True)
+        )
+        since = began.first() or timezone.now()
+        count, elsewhere, examples = 0, 0, list[tuple[str, str]]()
+        for some in _in_batches(_marked_users(provider), _ASKED_AT_ONCE):
+            ours = [each for each in some if each.environment == settings.ENVIRONMENT]
+            elsewhere += len(some) - len(ours)
+            # A purge that runs meanwhile removes a user, and then closes its entry.
+            owned = identities.owned_keys(name, [each.key for each in ours if each.key], since=since)
+            for each in ours:
+                if each.key not in owned and self._is_of_run(each.key):
+                    count += 1
+                    examples += [(each.reference, each.key)] if count <= self.limit else []
+        if elsewhere:
+            self.notes.append(
+                f"{elsewhere} test users at the identity provider are of another ENVIRONMENT: left out."
+            )
+        return Outside(name, count, tuple(examples))
+
+    def _is_of_run(self, key: str) -> bool:
+        # A key ends with what is no part of the test ID.
+        return self.test_id is None or key.rpartition("-")[0] == self.test_id
+
     # What is looked at
 
     def _standing(self) -> TestEntityQuerySet:
@@ -446,6 +514,22 @@ class _Look:
         """The models that the entries name, each with None where it is not installed."""
         names = entries.using(self.alias).order_by("model").values_list("model", flat=True).distinct()
         return [(label, installed_model(label)) for label in names]
+
+
+def _marked_users(provider: IdentityProvider) -> Iterator[Marked]:
+    try:
+        yield from provider.marked_users()
+    except Exception as error:  # noqa: BLE001 - whatever the host's provider raises; it is logged
+        log_error(logger, "the identity provider could not be asked for its users", error)
+        raise ExternalFailed(
+            f"The identity provider could not be asked for its users ({type(error).__name__}). Try again; the"
+            " log has the reason."
+        ) from None
+
+
+def _in_batches(items: Iterator[Marked], size: int) -> Iterator[list[Marked]]:
+    while batch := list(islice(items, size)):
+        yield batch
 
 
 def _problems(row: Mapping[str, Any]) -> Iterator[str]:

@@ -43,7 +43,7 @@ from ..isolation.visibility import TestDataModel
 from ..logs import log_error, without_sent
 from ..models import MARK, Key, ShadowKey, TestEntity, TestRun, entries_of_outer_row
 from ..registry import EntityType, Registry, get_registry, resolve
-from . import externals, runs
+from . import externals, identities, runs
 from .addresses import AddressBook, identifying_columns, is_address, named_in
 
 logger = logging.getLogger(__name__)
@@ -316,6 +316,7 @@ class _Entering:
         for entity_type, instance in self._call.made:
             if _identity(instance) not in written:
                 _refuse_found(self._run, entity_type, instance)
+        self._call.outside += identities.ask_for_accounts(self._run, self._recorder.rows)
         things = externals.entries(self._run, self._call.outside, self._recorder.files, after=self._last)
         self._enter(fresh, things)
         self._call.addresses.refuse_real([row.instance for row in self._recorder.rows])
@@ -511,6 +512,8 @@ def settable_fields(entity_type: EntityType) -> dict[str, models.Field[Any, Any]
     else:
         names = [name for name, field in by_name.items() if _is_plain_column(field)]
     never = {name for name, field in by_name.items() if field.primary_key or privileges.is_right(field)}
+    if issubclass(model, get_user_model()):
+        never.add(settings.IDENTITY_FIELD)  # who may write it says whom of the provider's the account is
     # The column behind a pointer, and the halves of a generic one, would let a client point at any real row.
     never |= {field.attname for field in by_name.values() if field.is_relation}
     never |= {

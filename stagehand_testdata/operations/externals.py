@@ -8,6 +8,7 @@ No call is made within a transaction of ours: one that hangs keeps nobody else w
 An entry is marked from its first moment until its making was answered. While the mark is younger than all
 attempts together may take, a purge leaves it alone: what is removed before it is made would stay for ever.
 Who comes back later than that finds the entry closed, opens it again, and removes what it has made.
+Where every attempt has failed and one of them was `Unanswered`, the mark stays: it may be carried out yet.
 """
 
 from __future__ import annotations
@@ -34,7 +35,15 @@ from ..exceptions import ConfigurationError, ExternalFailed, RunClosed, TestData
 from ..isolation.capture import WrittenFile
 from ..logs import log_error
 from ..models import TestEntity, TestEntityQuerySet, TestRun
-from ..registry import FILE, ExternalHandler, ExternalType, get_registry, load_registry
+from ..registry import (
+    FILE,
+    ExternalHandler,
+    ExternalType,
+    TryLater,
+    Unanswered,
+    get_registry,
+    load_registry,
+)
 from . import runs
 
 if TYPE_CHECKING:
@@ -74,13 +83,25 @@ class External(Promise):
     def __repr__(self) -> str:
         return f"<External {self.type.name} {self.key}>"
 
+    def settled(self) -> None:
+        """It is made, and its entry has its reference."""
+
 
 def ask_for(run: TestRun, type_name: str, fields: Mapping[str, Any]) -> External:
     """A thing of that external type, under a key that nobody else has; raises ConfigurationError."""
     found = get_registry().external_types.get(type_name)
     if found is None:
         raise ConfigurationError(f"No external type is called '{type_name}'; list it in a `testdata` module.")
-    return External(found, f"{run.test_id}-{secrets.token_hex(16)}", fields)
+    return External(found, new_key(run), fields)
+
+
+def new_key(run: TestRun, about: str = "") -> str:
+    """A key that nobody else has: the test ID, what it is about, and 128 random bits."""
+    return f"{key_beginning(run, about)}{secrets.token_hex(16)}"
+
+
+def key_beginning(run: TestRun, about: str = "") -> str:
+    return f"{run.test_id}-{about}"
 
 
 def entries(
@@ -153,17 +174,28 @@ def _make(run: TestRun, thing: External, sleep: Sleep) -> None:
     if not _standing(thing).filter(run__state=TestRun.State.OPEN).update(created_at=Now()):
         _answered(thing)
         raise RunClosed
+    unanswered = False
+
+    def create() -> str:
+        nonlocal unanswered
+        try:
+            return thing.handler.create(thing.key, thing.fields)
+        except Unanswered:
+            unanswered = True
+            raise
+
     try:
-        answer = _repeatedly(thing.handler, lambda: thing.handler.create(thing.key, thing.fields), sleep)
-        reference = _kept(answer or thing.key)
+        reference = _kept(repeatedly(thing.handler, create, sleep) or thing.key)
     except Exception as error:
         log_error(logger, f"{thing!r} could not be made", error)
-        _answered(thing)
+        if not unanswered:
+            _answered(thing)
         raise _failure(thing) from error
     thing.reference = reference
     if not _answered(thing):
         _take_back(run, thing, sleep)
         raise RunClosed
+    thing.settled()
 
 
 def _failure(thing: External) -> ExternalFailed:
@@ -187,7 +219,9 @@ def _standing(thing: External) -> TestEntityQuerySet:
 
 def _answered(thing: External) -> bool:
     """Take the mark off its entry; False where the entry does not stand any more."""
-    return bool(_standing(thing).update(state=TestEntity.State.LIVE, reason="", reference=thing.reference))
+    # The outside may have told of it by another way, while no answer came.
+    known = {"reference": thing.reference} if thing.reference else {}
+    return bool(_standing(thing).update(state=TestEntity.State.LIVE, reason="", **known))
 
 
 def _take_back(run: TestRun, thing: External, sleep: Sleep) -> None:
@@ -196,19 +230,29 @@ def _take_back(run: TestRun, thing: External, sleep: Sleep) -> None:
     mine = TestEntity.objects.using(alias).filter(
         run=run, model=f"{_PREFIX}{thing.type.name}", key_text=thing.key
     )
-    row = TestRun.objects.using(alias).filter(pk=run.pk)
     with transaction.atomic(using=alias):
-        closed = runs.lock_exclusively(run).state == TestRun.State.CLOSED
-        if closed:
-            row.update(state=TestRun.State.CLOSING, closed_at=None)
-        mine.update(state=TestEntity.State.LIVE, tombstone=0, removed_at=None, reference=thing.reference)
+        closed = reopen(runs.lock_exclusively(run), mine, thing.reference)
     remove_externals(run, list(mine.values_list("pk", flat=True)), sleep=sleep)
     if not closed:
         return
+    row = TestRun.objects.using(alias).filter(pk=run.pk)
     with transaction.atomic(using=alias):
         runs.lock_exclusively(run)
         if not TestEntity.objects.using(alias).standing().filter(run=run).exists():
             row.filter(state=TestRun.State.CLOSING).update(state=TestRun.State.CLOSED, closed_at=Now())
+
+
+def reopen(held: TestRun, entry: TestEntityQuerySet, reference: str) -> bool:
+    """Let a closed entry stand again, for what it was of is there after all; whether its run was closed.
+
+    The run must be held exclusively, and is one that purges find.
+    """
+    closed = held.state == TestRun.State.CLOSED
+    if closed:
+        runs_of = TestRun.objects.using(runs.ledger_alias()).filter(pk=held.pk)
+        runs_of.update(state=TestRun.State.CLOSING, closed_at=None)
+    entry.update(state=TestEntity.State.LIVE, tombstone=0, removed_at=None, reference=reference)
+    return closed
 
 
 # --- removing --------------------------------------------------------------------------------------------
@@ -268,7 +312,7 @@ class _Removal:
         # An outside that is down is asked once for each of the others, not four times.
         attempts = 1 if entry.model in self._failing else handler.attempts
         try:
-            _repeatedly(
+            repeatedly(
                 handler, lambda: handler.remove(entry.key_text, entry.reference), self._sleep, attempts
             )
         except Exception as error:  # noqa: BLE001 - whatever the host's handler raises; it is logged
@@ -325,21 +369,26 @@ def longest_making(things: Iterable[External]) -> float:
 
 def _allowed(handler: ExternalHandler) -> float:
     """How many seconds all attempts together may take."""
-    waits = sum(_wait(handler, number) for number in range(1, handler.attempts))
+    waits = sum(max(_wait(handler, number), handler.patience) for number in range(1, handler.attempts))
     return float(handler.attempts * handler.timeout + waits)
 
 
-def _repeatedly(
-    handler: ExternalHandler, call: Callable[[], R], sleep: Sleep, attempts: int | None = None
+def repeatedly(
+    handler: ExternalHandler, call: Callable[[], R], sleep: Sleep = time.sleep, attempts: int | None = None
 ) -> R:
     """What `call` returns, at the latest attempt; raises what the last one raised."""
     attempts = max(attempts or handler.attempts, 1)
     for number in range(1, attempts):
+        wait = _wait(handler, number)
         try:
             return call()
+        except TryLater as later:
+            if later.seconds > handler.patience:
+                raise
+            wait = max(wait, later.seconds)
         except Exception as error:  # noqa: BLE001 - whatever the host's handler raises
             logger.info("attempt %d of %d failed: %s", number, attempts, type(error).__name__)
-            sleep(_wait(handler, number))
+        sleep(wait)
     return call()
 
 

@@ -5,13 +5,18 @@ The session is opened when the API is asked for it. What comes back is its cooki
 and a link that gives a browser the same cookie: once, soon, and in a request that is a person's or a test's
 going there. The link is no JSON and has no key, so the proof that it holds is all that it needs. What it
 leads to is part of what is signed.
+
+An outside identity provider has tokens of its own for this. It is asked when the run's hold is over, for no
+call is made within a transaction of ours; what it grants counts only while the user is there, and that is
+until the run closes.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -25,12 +30,23 @@ from django.http import HttpRequest
 from ..access import privileges, sessions, trail
 from ..conf import settings
 from ..context import CurrentRun, use_run
-from ..exceptions import CannotSignIn, InvalidLink, NotAllowed, PrivilegedAccount
+from ..exceptions import (
+    CannotSignIn,
+    ConfigurationError,
+    ExternalFailed,
+    InvalidLink,
+    NotAllowed,
+    PrivilegedAccount,
+)
+from ..identity import Granted, IdentityProvider, Marked, SigningIn, load_provider
 from ..isolation.hooks import until_commit
+from ..logs import log_error
 from ..models import RunSession, TestEntity, TestRun
-from . import passes, runs
+from . import externals, identities, passes, runs
 from .entities import find_own_row, not_in_run
 from .purge.plan import examine, proofs
+
+logger = logging.getLogger(__name__)
 
 #: How long a link counts.
 LINK_LIFE = dt.timedelta(minutes=5)
@@ -44,25 +60,51 @@ _META = ("REMOTE_ADDR", "HTTP_HOST", "HTTP_USER_AGENT", "SERVER_NAME", "SERVER_P
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A session of the product, and the pass of its run."""
+    """What the identity provider grants, a session of the product as a rule, and the pass of its run."""
 
     run: CurrentRun
-    session: SessionBase
+    session: SessionBase | None
     granted: passes.Pass
     user_id: str
+    expires_at: dt.datetime
     #: What a link holds, and until when it counts.
     token: str = ""
     link_until: dt.datetime | None = None
     next: str = ""
+    #: An outside provider's own link, and what else it gave.
+    link: str = ""
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+class DjangoUsers(IdentityProvider):
+    """The default: accounts are rows, and signing in is a session of Django's own."""
+
+    outside = False
+
+    def require_ready(self) -> None:
+        sessions.require_store()
+
+    def describe(self, user: models.Model) -> None:
+        return None
+
+    def sign_in(self, asked: SigningIn) -> Granted:
+        return Granted(session=_log_in(asked.user, sessions.require_store(), asked.meta))
+
+    def marked_users(self) -> Iterator[Marked]:
+        yield from ()
 
 
 def sign_in(run: TestRun, user_id: str, next_path: str, meta: Mapping[str, Any]) -> SignedIn:
     """Open a session for the run's own user under that key; `meta` is the asking request's.
 
     Raises NotInRun, alike for a real user, another run's and none; NotAllowed for one with rights;
-    CannotSignIn, RunClosed, TooOld, GuardsDisabled.
+    CannotSignIn, RunClosed, TooOld, GuardsDisabled, ConfigurationError; ExternalFailed where an outside
+    provider did not answer.
     """
-    store = sessions.require_store()
+    provider = load_provider()
+    provider.require_ready()
+    if provider.outside:
+        return _sign_in_outside(provider, run, user_id, meta)
     alias = runs.ledger_alias()
     with transaction.atomic(using=alias):
         held = runs.hold(run.test_id, run.owner)
@@ -70,13 +112,73 @@ def sign_in(run: TestRun, user_id: str, next_path: str, meta: Mapping[str, Any])
         # What the product does at a login is the run's doing.
         with until_commit(its):
             user = _own_account(held, user_id)
-            session = _log_in(user, store, meta)
+            session = _required(provider.sign_in(_asked(held, user, meta)).session)
         known = RunSession.objects.using(alias).filter(run=held, session_key=session.session_key)
         until: dt.datetime = held.now + LINK_LIFE  # type: ignore[attr-defined]
         known.update(link_until=until)
         token = signing.dumps((known.get().pk, next_path), salt=_salt())
         trail.record("session.open", held, subject=f"user {user.pk}")
-        return SignedIn(its, session, passes.issue(held), str(user.pk), token, until, next_path)
+        ends = session.get_expiry_date()
+        granted = passes.issue(held)
+        return SignedIn(its, session, granted, str(user.pk), ends, token, until, next_path)
+
+
+def _sign_in_outside(
+    provider: IdentityProvider, run: TestRun, user_id: str, meta: Mapping[str, Any]
+) -> SignedIn:
+    alias = runs.ledger_alias()
+    with transaction.atomic(using=alias):
+        held = runs.hold(run.test_id, run.owner)
+        user = _own_account(held, user_id)
+        entry = identities.entry_of(held, user)
+        if entry is None or not entry.reference:
+            raise CannotSignIn(
+                "This account has no user at the identity provider: it was not made there, or not answered"
+                " for yet."
+            )
+        asked = _asked(held, user, meta, entry)
+    try:
+        found = externals.repeatedly(provider, lambda: provider.sign_in(asked))
+    except Exception as error:  # noqa: BLE001 - whatever the host's provider raises; it is logged
+        log_error(logger, f"{entry} could not be signed in", error)
+        raise ExternalFailed(
+            "The identity provider has not signed the user in; nothing was changed. Try again. The server's"
+            " log has the reason."
+        ) from None
+    with transaction.atomic(using=alias):
+        # Whoever closed the run meanwhile removes the user, and with it what was granted.
+        held = runs.hold(run.test_id, run.owner)
+        trail.record("session.open", held, subject=f"user {user.pk}")
+        return SignedIn(
+            CurrentRun(held.pk, held.test_id, captured=True, fenced=True),
+            None,
+            passes.issue(held),
+            str(user.pk),
+            held.expires_at,
+            link_until=held.now + dt.timedelta(seconds=asked.seconds),  # type: ignore[attr-defined]
+            link=found.link,
+            details=found.details,
+        )
+
+
+def _asked(
+    held: TestRun, user: models.Model, meta: Mapping[str, Any], entry: TestEntity | None = None
+) -> SigningIn:
+    left: dt.timedelta = held.expires_at - held.now  # type: ignore[attr-defined]
+    return SigningIn(
+        user,
+        key="" if entry is None else entry.key_text,
+        reference="" if entry is None else entry.reference,
+        seconds=max(int(min(LINK_LIFE, left).total_seconds()), 1),
+        until=held.expires_at,
+        meta=meta,
+    )
+
+
+def _required(session: SessionBase | None) -> SessionBase:
+    if session is None:
+        raise ConfigurationError("An identity provider that is not `outside` must give a session.")
+    return session
 
 
 def redeem(token: str) -> SignedIn:
@@ -98,7 +200,8 @@ def redeem(token: str) -> SignedIn:
         its = CurrentRun(run.pk, run.test_id, captured=True, fenced=True)
         session = _opened(link, its)
         trail.record("session.sign_in", run, subject=f"user {link.user_key}")
-        return SignedIn(its, session, passes.issue(run), link.user_key, next=next_path)
+        ends = session.get_expiry_date()
+        return SignedIn(its, session, passes.issue(run), link.user_key, ends, next=next_path)
 
 
 def _own_account(run: TestRun, user_id: str) -> models.Model:

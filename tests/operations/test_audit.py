@@ -603,7 +603,16 @@ class TestAsAWhole:
         vouchers(2)
         leaked()
         document = json.loads(json.dumps(audit(deep=True).as_wire()))
-        assert set(document) == {"clean", "books", "gone", "strangers", "leaks", "overdue", "notes"}
+        assert set(document) == {
+            "clean",
+            "books",
+            "gone",
+            "strangers",
+            "leaks",
+            "overdue",
+            "outside",
+            "notes",
+        }
         assert document["books"]["created"] == 2
         assert document["leaks"] == [
             {"model": "host.Voucher", "reason": "prefix", "count": 1, "examples": [{"key": "V1"}]}

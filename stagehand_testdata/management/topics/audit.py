@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from ...exceptions import ExternalFailed
 from ...operations.adoption import Candidate, adopt, candidates
 from ...operations.audit import (
     ADDRESS,
@@ -19,6 +20,7 @@ from ...operations.audit import (
     ROW_GONE,
     Books,
     Finding,
+    Outside,
     Overdue,
     Report,
     audit,
@@ -48,6 +50,11 @@ def add_arguments(parser: CommandParser) -> None:
         "--deep", action="store_true", help="hold each row against the fingerprint of its entry as well"
     )
     parser.add_argument(
+        "--external",
+        action="store_true",
+        help="ask the identity provider for users that carry a test's mark and that no run owns",
+    )
+    parser.add_argument(
         "--limit",
         type=_number,
         metavar="N",
@@ -61,14 +68,18 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def run(command: TestDataCommand, options: dict[str, Any]) -> int:
-    looking = options["run"] is not None or options["deep"] or options["limit"] is not None
+    looking = (
+        options["run"] is not None or options["deep"] or options["external"] or options["limit"] is not None
+    )
     taking = options["model"] is not None or options["key"] or options["yes"]
     if options["adopt"] is None:
         if taking:
             command.misuse("--model, --key and --yes go with --adopt TEST_ID.")
         return _look(command, options)
     if looking:
-        command.misuse("--adopt looks at one model's rows alone: leave out --run, --deep and --limit.")
+        command.misuse(
+            "--adopt looks at one model's rows alone: leave out --run, --deep, --external and --limit."
+        )
     if options["model"] is None or not options["key"]:
         command.misuse("Say which rows: --adopt TEST_ID --model app.Model --key KEY.")
     return _adopt(command, options)
@@ -78,7 +89,11 @@ def _look(command: TestDataCommand, options: dict[str, Any]) -> int:
     limit = EXAMPLES if options["limit"] is None else options["limit"]
     tell, done = _progress(command)
     try:
-        report = audit(options["run"], deep=options["deep"], limit=limit, progress=tell)
+        report = audit(
+            options["run"], deep=options["deep"], external=options["external"], limit=limit, progress=tell
+        )
+    except ExternalFailed as error:
+        raise CommandError(error.message, returncode=LEFT) from None
     finally:
         done()
     if options["json"]:
@@ -93,6 +108,8 @@ def _print(command: TestDataCommand, report: Report) -> None:
     for finding in (*report.gone, *(report.strangers or ()), *report.leaks):
         _print_finding(command, finding)
     _print_overdue(command, report.overdue)
+    if report.outside is not None:
+        _print_outside(command, report.outside)
     for note in report.notes:
         command.stdout.write(f"Note: {note}")
     if report.strangers is None:
@@ -130,6 +147,13 @@ def _print_overdue(command: TestDataCommand, overdue: Overdue) -> None:
         text = f"{_safe(late.test_id)}: {late.state}, {_span(late.overdue)} past its end{failed}{error}"
         command.stdout.write(command.style.WARNING(text))
     _print_more(command, overdue.count - len(overdue.examples), "runs past their end")
+
+
+def _print_outside(command: TestDataCommand, outside: Outside) -> None:
+    for user, key in outside.examples:
+        text = f"{_safe(outside.provider)}: user {_safe(user)} is no run's ({_safe(key) or 'by its address'})"
+        command.stdout.write(command.style.WARNING(text))
+    _print_more(command, outside.count - len(outside.examples), "users at the provider that no run owns")
 
 
 def _print_more(command: TestDataCommand, count: int, what: str) -> None:

@@ -20,7 +20,7 @@ from ...databases import database
 from ...exceptions import NotFound, PlanChanged, PurgeHalted
 from ...isolation.statements import seeing_all_rows
 from ...models import Message, Receipt, TestEntity, TestRun
-from .. import externals, runs
+from .. import externals, identities, runs
 from . import accounts, failures, limits, shadows
 from .execute import Busy, Progress, execute
 from .graph import Model, concrete, look_at_tables, pointers_to
@@ -174,6 +174,7 @@ def clean_up(test_id: str, owner: str, listed: Sequence[Listed] | None = None) -
     look_at_tables()
     proven = proofs()
     asked = _with_dependents(run, owned, proven)
+    asked |= identities.of_accounts(run, asked)
     limits.refuse_too_many(run, asked)
     if asked:
         accounts.sign_out(run, asked)
