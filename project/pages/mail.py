@@ -8,7 +8,7 @@ from stagehand_testdata.marketplace.models import Booking
 
 
 def confirm(booking: Booking) -> None:
-    """Tell the client that the booking has been received. A visitor without an account reads it on the page."""
+    """Tell the client that the booking was received; a visitor without an account reads it on the page."""
     if booking.client is None:
         return
     text = (
