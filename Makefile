@@ -67,6 +67,7 @@ soak: .venv/.installed-test  ## the fuzz, property, crash and load runs at full 
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.load --guards
 	$(BIN)/python -m benchmarks.idempotency
+	$(BIN)/python -m benchmarks.runners
 
 teeth: .venv/.installed-test  ## each of the seeded bugs must make a test fail
 	$(BIN)/python -m tests.teeth

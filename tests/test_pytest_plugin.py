@@ -21,6 +21,8 @@ from tests.conftest import host_counts
 
 ROOT = Path(__file__).resolve().parent.parent
 
+CHROMIUM = Path("/usr/bin/chromium")
+
 Suite = Callable[..., subprocess.CompletedProcess[str]]
 
 #: No other plugin than these, each by the name of its entry point.
@@ -205,6 +207,29 @@ class TestOnAServer:
         done = suite("def test_it(testdata_run): pass", *ON_A_SERVER, *options)
         assert done.returncode == 1
         assert "--testdata-url" in done.stdout or "[environments]" in done.stdout
+
+
+def test_with_pytest_playwright_the_browser_carries_the_pass(suite: Suite, server: str) -> None:
+    pytest.importorskip("pytest_playwright", reason="not installed: pip install --group browser")
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not there: apt-get install chromium")
+    code = f"""
+        import pytest
+        @pytest.fixture(scope="session")
+        def browser_type_launch_args(browser_type_launch_args):
+            args = ["--no-sandbox"]
+            return {{**browser_type_launch_args, "executable_path": {str(CHROMIUM)!r}, "args": args}}
+        def test_it(page, testdata_run, browser):
+            url = f"{{testdata_run.url}}/marketplace/builders/{{testdata_run.builder().id}}"
+            assert page.goto(url).status == 200
+            stranger = browser.new_context()
+            assert stranger.new_page().goto(url).status == 404
+            stranger.close()
+        def test_without_a_browser(testdata_run): pass
+        def test_without_a_run(page): pass
+    """
+    done = suite(code, *ON_A_SERVER, "-p", "playwright", "--testdata-url", server, PYTHONWARNINGS="default")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 class TestOnDjangosDatabase:

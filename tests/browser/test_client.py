@@ -16,8 +16,10 @@ LISTING = "/marketplace/builders"
 
 
 @pytest.fixture
-def as_before(product: str) -> Iterator[None]:
+def as_before(settings: Any, product: str) -> Iterator[None]:
     """The database afterwards is what it was; nothing asks it while the browser runs."""
+    # pytest-django keeps all mail in memory; the product's own backend keeps a run's for the run.
+    settings.EMAIL_BACKEND = "stagehand_testdata.isolation.mail.TestDataEmailBackend"
     before = host_rows()
     yield
     assert host_rows() == before
@@ -25,7 +27,7 @@ def as_before(product: str) -> Iterator[None]:
 
 
 def test_a_run_is_found_signed_in_booked_mailed_and_gone(
-    new_browser: Callable[..., Any], product: str
+    as_before: None, new_browser: Callable[..., Any], product: str
 ) -> None:
     page = new_browser()
     with TestDataManager(product, label="browser") as run:

@@ -20,6 +20,11 @@ from .job_tokens import find_job_tokens
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
+#: The keys that tokens of this job were exchanged for, by API. A run needs none of its own, and a token of
+#: GitLab's is taken once.
+_job_keys: dict[str, Secret] = {}
+
+
 class _Unshown(dict[str, Any]):
     """A body that no traceback shows."""
 
@@ -123,6 +128,8 @@ class AsyncWire:
                 raise
         # A key of a few minutes, and the suite runs longer.
         self._exchanged = False
+        if _job_keys.get(self.connection.api) is self.connection.key:
+            del _job_keys[self.connection.api]
         self._use_key(Secret(""))
         await self._find_key()
         return await self._persist(request, repeatable, retries)
@@ -156,6 +163,9 @@ class AsyncWire:
         """Where no key was given and this is a CI's job, exchange the job's own token for one."""
         if self.connection.key or self._exchanged:
             return
+        if known := _job_keys.get(self.connection.api):
+            self._use_job_key(known)
+            return
         refusal: errors.TestDataError | None = None
         for token in await find_job_tokens(self.connection.api):
             try:
@@ -163,8 +173,7 @@ class AsyncWire:
             except errors.NotAuthenticated as error:
                 refusal = error
                 continue
-            self._use_key(Secret(str(made["key"])))
-            self._exchanged = True
+            self._use_job_key(Secret(str(made["key"])))
             return
         if refusal is not None:
             raise errors.NotAuthenticated(
@@ -173,6 +182,11 @@ class AsyncWire:
                 code=refusal.code,
                 status=refusal.status,
             )
+
+    def _use_job_key(self, key: Secret) -> None:
+        _job_keys[self.connection.api] = key
+        self._use_key(key)
+        self._exchanged = True
 
     def _use_key(self, key: Secret) -> None:
         self.connection = replace(self.connection, key=key)

@@ -21,6 +21,11 @@ from .job_tokens import find_job_tokens
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
+#: The keys that tokens of this job were exchanged for, by API. A run needs none of its own, and a token of
+#: GitLab's is taken once.
+_job_keys: dict[str, Secret] = {}
+
+
 class _Unshown(dict[str, Any]):
     """A body that no traceback shows."""
 
@@ -124,6 +129,8 @@ class Wire:
                 raise
         # A key of a few minutes, and the suite runs longer.
         self._exchanged = False
+        if _job_keys.get(self.connection.api) is self.connection.key:
+            del _job_keys[self.connection.api]
         self._use_key(Secret(""))
         self._find_key()
         return self._persist(request, repeatable, retries)
@@ -157,6 +164,9 @@ class Wire:
         """Where no key was given and this is a CI's job, exchange the job's own token for one."""
         if self.connection.key or self._exchanged:
             return
+        if known := _job_keys.get(self.connection.api):
+            self._use_job_key(known)
+            return
         refusal: errors.TestDataError | None = None
         for token in find_job_tokens(self.connection.api):
             try:
@@ -164,8 +174,7 @@ class Wire:
             except errors.NotAuthenticated as error:
                 refusal = error
                 continue
-            self._use_key(Secret(str(made["key"])))
-            self._exchanged = True
+            self._use_job_key(Secret(str(made["key"])))
             return
         if refusal is not None:
             raise errors.NotAuthenticated(
@@ -174,6 +183,11 @@ class Wire:
                 code=refusal.code,
                 status=refusal.status,
             )
+
+    def _use_job_key(self, key: Secret) -> None:
+        _job_keys[self.connection.api] = key
+        self._use_key(key)
+        self._exchanged = True
 
     def _use_key(self, key: Secret) -> None:
         self.connection = replace(self.connection, key=key)
