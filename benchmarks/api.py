@@ -91,7 +91,7 @@ def configuration(key: str) -> str:
         f"checks.positive_data_acceptance.expected-statuses = {json.dumps(ACCEPTED)}\n"
         f"checks.negative_data_rejection.expected-statuses = {json.dumps(REFUSED)}\n"
         # The receipt outlives the run, which is what it is for.
-        + '[[operations]]\ninclude-operation-id = "get_run_receipt"\nchecks.use_after_free.enabled = false\n'
+        '[[operations]]\ninclude-operation-id = "get_run_receipt"\nchecks.use_after_free.enabled = false\n'
         + (f'[auth.openapi.accessKey]\nbearer = "{key}"\n' if key else "")
         + also
     )
