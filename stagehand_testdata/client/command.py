@@ -272,11 +272,11 @@ def _open(server: Server, name: str, build: str) -> tuple[TestDataManager, Acces
             retries=_patience(),
         )
         try:
-            access = run.initialize()
-            run.close()
-            return run, access
+            return run, run.initialize()
         except (RunClosed, TooOld):
             continue
+        finally:
+            run.close()
     raise Conflict(f"Build {build} was prepared {_TIMES} times: give it another --build-id.")
 
 
