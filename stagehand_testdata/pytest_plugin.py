@@ -138,9 +138,15 @@ def _opened(
         run = in_process(**told)
     else:
         from .client import TestDataManager
+        from .client.environments import load
 
-        lease = float(config.getini("testdata_lease_minutes"))
-        run = TestDataManager(url, **{"lease_minutes": lease, "keep": True if keep else None, **told})
+        told = {
+            **load(config.rootpath).having(url)._asdict(),
+            "lease_minutes": float(config.getini("testdata_lease_minutes")),
+            "keep": True if keep else None,
+            **told,
+        }
+        run = TestDataManager(**told)
     try:
         with run:
             yield run

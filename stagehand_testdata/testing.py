@@ -14,6 +14,7 @@ from django.test import RequestFactory, override_settings
 from django.urls import NoReverseMatch, get_resolver, reverse
 
 from .client import TestDataManager
+from .conf import settings as ours
 
 URL = "http://testserver"
 _URLS = "stagehand_testdata.urls"
@@ -47,7 +48,13 @@ def in_process(**options: Any) -> TestDataManager:
     Nothing renews it: a heartbeat's thread would have a connection of its own.
     """
     return TestDataManager(
-        URL, api_path=_mounted_at() or "", transport=InProcess(), key="", keep=True, **options
+        URL,
+        api_path=_mounted_at() or "",
+        prefix=ours.TEST_ID_PREFIX,
+        transport=InProcess(),
+        key="",
+        keep=True,
+        **options,
     )
 
 

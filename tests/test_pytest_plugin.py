@@ -185,7 +185,9 @@ class TestOnAServer:
     def test_ini_values_and_the_configured_environments_will_do(
         self, suite: Suite, server: str, tmp_path: Path
     ) -> None:
-        (tmp_path / "stagehand-testdata.toml").write_text(f'[environments]\nstaging = "{server}"\n')
+        (tmp_path / "stagehand-testdata.toml").write_text(
+            f'prefix = "stagehand_test_ours_"\n[environments]\nstaging = "{server}"\n'
+        )
         (tmp_path / "pytest.ini").write_text(
             "[pytest]\ntestdata_environment = staging\ntestdata_max_age_minutes = 7\n"
         )
@@ -200,6 +202,7 @@ class TestOnAServer:
         assert done.returncode == 0, done.stdout + done.stderr
         [run] = TestRun.objects.all()
         assert run.build_id == "77"
+        assert run.test_id.startswith("stagehand_test_ours_")
         assert (run.expires_at - run.opened_at).total_seconds() == pytest.approx(7 * 60, abs=5)
 
     @pytest.mark.parametrize("options", [(), ("--testdata-environment", "nowhere")])

@@ -19,6 +19,7 @@ from .. import __version__
 if TYPE_CHECKING:
     from ._sync.manager import TestDataManager
     from .environments import Server
+    from .models import Access
 
 PROGRAM = "stagehand-testdata"
 ENV_FILE = Path(".env.test")
@@ -107,9 +108,8 @@ def prepare(options: Any) -> int:
     name, server = _server(options)
     if not options.env_file.parent.is_dir():
         raise Misuse(f"{options.env_file} cannot be written: there is no such directory.")
-    run = _open(server, name, build)
-    assert run.access is not None  # noqa: S101 - it was opened
-    shadow = PRODUCTION in {name, run.access.environment} or run.access.shadow
+    run, access = _open(server, name, build)
+    shadow = PRODUCTION in {name, access.environment} or access.shadow
     values = {"TEST_ID": run.test_id, "TEST_BUILD_ID": build, "TEST_SHADOW": "1" if shadow else "0"}
     if name:
         values["TEST_ENVIRONMENT"] = values[ENVIRONMENT_VARIABLE] = name
@@ -133,7 +133,7 @@ def prepare(options: Any) -> int:
         if shadow
         else f"Created CI test accounts for build {build}"
     )
-    _show(options, {**run.access.raw, "buildId": build, "shadow": shadow}, [text, f"TEST_ID={run.test_id}"])
+    _show(options, {**access.raw, "buildId": build, "shadow": shadow}, [text, f"TEST_ID={run.test_id}"])
     return 0
 
 
@@ -250,8 +250,8 @@ def _patience() -> Any:
     return Retries(attempts=5)
 
 
-def _open(server: Server, name: str, build: str) -> TestDataManager:
-    """The build's run, opened or joined: every shard comes to the same one.
+def _open(server: Server, name: str, build: str) -> tuple[TestDataManager, Access]:
+    """The build's run, opened or joined, and what the server said: every shard comes to the same one.
 
     A build that is prepared anew after its run was ended gets another.
     """
@@ -272,10 +272,11 @@ def _open(server: Server, name: str, build: str) -> TestDataManager:
             retries=_patience(),
         )
         try:
-            with run:
-                return run
+            return run, run.initialize()
         except (RunClosed, TooOld):
             continue
+        finally:
+            run.close()
     raise Conflict(f"Build {build} was prepared {_TIMES} times: give it another --build-id.")
 
 

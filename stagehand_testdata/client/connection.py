@@ -93,10 +93,10 @@ def read_path(text: str) -> str:
 
 def read_key(key: Secret) -> Secret:
     """Raises Misuse for a key that no header can carry."""
-    text = key.reveal().strip()
-    if text and not _KEY.fullmatch(text):
+    stripped = Secret(key.reveal().strip())
+    if stripped and not _KEY.fullmatch(stripped.reveal()):
         raise errors.Misuse(
             "The access key holds a character that none has: is it the whole of what"
             " `manage.py testdata keys create` printed, on one line?"
         )
-    return Secret(text)
+    return stripped

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from _pytest._io.saferepr import saferepr
 from django.db import OperationalError
 
 from stagehand_testdata.access import keys
@@ -211,6 +212,8 @@ class TestTheKey:
         with pytest.raises(errors.Misuse) as caught:
             TestDataManager("http://127.0.0.1:9", key="tdk_a\nX-Evil: 1")
         assert "tdk_a" not in str(caught.value)
+        frames = [step.frame.f_locals.values() for step in caught.traceback[1:]]
+        assert not [each for values in frames for each in values if "tdk_a" in saferepr(each)]
 
     def test_a_password_in_the_url_is_refused_unseen(self) -> None:
         with pytest.raises(errors.Misuse) as caught:

@@ -25,6 +25,7 @@ class TestBuilders:
             "testId": wire.test_id,
             "name": builder.display_name,
             "email": f"{wire.test_id}@example.com",
+            "userId": str(builder.user_id),
             "expertise": ["React", "Node.js"],
             "hourlyRate": 85,
             "availability": True,

@@ -99,15 +99,16 @@ class TestDataManager:
         retries: Retries | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        # From here on no frame of a traceback holds it.
+        secret, key = _secret(key), None
         found = find_server() if url is None else Server(url)
         connection = Connection(
             url=read_url(found.url),
             api_path=read_path(found.api_path if api_path is None else api_path),
-            key=read_key(_secret(key)),
+            key=read_key(secret),
             timeout=timeout,
             retries=retries or Retries(),
         )
-        key = None
         self.test_id = test_id or new_test_id(found.prefix if prefix is None else prefix)
         self.scope = scope
         self.max_age_minutes = max_age_minutes
