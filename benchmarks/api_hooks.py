@@ -30,6 +30,7 @@ _LEFT_OUT_OF = {
     "batch": {"builders", "clients", "sessionTypes", "bookings"},  # each under one of its two names
 }
 _ROWS = {"builderId", "clientId", "sessionTypeId"}
+_NAMES_A_ROW = _ROWS | {"userId"}
 
 _cases = count()
 
@@ -78,7 +79,7 @@ def _put_right(operation: str, body: dict[str, Any], chosen: int) -> None:
 def _plain(operation: str, name: str, value: Any, chosen: int) -> Any:
     if name in ("email", "testUserEmail"):
         return f"fuzz{chosen}@example.com"
-    if name in _ROWS:
+    if name in _NAMES_A_ROW:
         return str(value).removeprefix("shadow-")  # one that was told of before is for shadow calls alone
     if name == "startTime":
         return "2030-01-01T10:00:00Z"
