@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from . import load
+from . import fresh, load
 
 SUITE = """
 import json, os, time
@@ -60,23 +60,10 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=16, help="of each worker")
     parser.add_argument("--guards", action="store_true", help="with the guards in the database")
     options = parser.parse_args()
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-    os.environ.setdefault("LOG_LEVEL", "ERROR")
-    import django
-
-    django.setup()
-    from django.db import connection
-    from django.test.utils import setup_databases, teardown_databases
-
-    if connection.vendor != "postgresql":
-        print("This needs PostgreSQL: set DATABASE_URL=postgres:///NAME", file=sys.stderr)
+    if not fresh.is_postgresql():
         return 2
-    connection.settings_dict["TEST"]["NAME"] = f"test_{connection.settings_dict['NAME']}_runners"
-    databases = setup_databases(verbosity=0, interactive=False)
-    try:
+    with fresh.database("runners"):
         return measure(options)
-    finally:
-        teardown_databases(databases, verbosity=0)
 
 
 def measure(options: Any) -> int:
