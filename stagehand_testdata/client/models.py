@@ -364,6 +364,8 @@ class Session(Model):
     link_expires_at: dt.datetime
     storage_state: Mapping[str, Any] = field(repr=False)
     expires_at: dt.datetime
+    #: What an outside identity provider gave: its name, its tokens. Empty where the product signs in itself.
+    identity: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

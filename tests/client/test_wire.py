@@ -233,3 +233,40 @@ def test_any_transport_of_httpx_will_do() -> None:
     run = TestDataManager("http://shop.example", transport=httpx.MockTransport(answer))
     assert [each.raw["new"] for each in run.entity_types()] == [1]
     assert asked == ["/api/test/entity-types"]
+
+
+class TestAnOutsideProvidersSignIn:
+    """Its link leads elsewhere, so the page gets the pass before it goes there."""
+
+    ANSWER = {
+        "testId": "stagehand_test_1",
+        "userId": "7",
+        "link": "https://idp.example/ticket",
+        "linkExpiresAt": "2030-01-01T00:00:00Z",
+        "storageState": {"cookies": [{"name": "testdata_pass", "value": "p"}], "origins": []},
+        "expiresAt": "2030-01-01T00:00:00Z",
+        "identity": {"provider": "Elsewhere", "testingToken": "t-secret"},
+    }
+
+    def test_the_page_carries_the_pass_and_goes_to_its_link(self) -> None:
+        page = Page()
+        transport = httpx.MockTransport(lambda request: httpx.Response(201, json=self.ANSWER))
+        opened = TestDataManager("http://shop.example", transport=transport).sign_in(page, "7")
+        assert page.done == [("cookies", "testdata_pass"), ("goto", "https://idp.example/ticket")]
+        assert opened.identity["testingToken"] == "t-secret"
+        assert "secret" not in repr(opened)
+
+
+class Page:
+    """What Playwright is asked, in order."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, str]] = []
+        self.context = self
+
+    def add_cookies(self, cookies: Any) -> None:
+        self.done += [("cookies", each["name"]) for each in cookies]
+
+    def goto(self, url: str) -> Any:
+        self.done.append(("goto", url))
+        return httpx.Response(200, request=httpx.Request("GET", url))

@@ -283,7 +283,7 @@ export interface paths {
         put?: never;
         /**
          * Signs a user of the run in: a one-time link, and Playwright's storage state
-         * @description Both lead to the same session of the product, which ends with the run.
+         * @description Both lead to the same session of the product, which ends with the run. Where users are at an outside provider, the link is the provider's, and `identity` has its tokens.
          */
         post: operations["open_session"];
         delete?: never;
@@ -1049,6 +1049,10 @@ export interface components {
              * @description The session's end: the run's, or sooner.
              */
             expiresAt: string;
+            /** @description What an outside identity provider gave: its name, its tokens. */
+            identity?: {
+                [key: string]: string;
+            };
         };
         /** @description What the document's client sends with every operation; it decides nothing but how strict to be. */
         SessionRequest: {
@@ -1341,6 +1345,15 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            /** @description Something outside the database was not made, or did not answer; what was made is in the run. */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
             /** @description The database is unavailable, or too slow; nothing was done. */
             503: {
                 headers: {
@@ -1452,6 +1465,15 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            /** @description Something outside the database was not made, or did not answer; what was made is in the run. */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
             /** @description The database is unavailable, or too slow; nothing was done. */
             503: {
                 headers: {
@@ -1556,6 +1578,15 @@ export interface operations {
             };
             /** @description Too many requests; `Retry-After` says when to come back. */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Something outside the database was not made, or did not answer; what was made is in the run. */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1762,6 +1793,15 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            /** @description Something outside the database was not made, or did not answer; what was made is in the run. */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
             /** @description The database is unavailable, or too slow; nothing was done. */
             503: {
                 headers: {
@@ -1868,6 +1908,15 @@ export interface operations {
             };
             /** @description Too many requests; `Retry-After` says when to come back. */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Something outside the database was not made, or did not answer; what was made is in the run. */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2690,6 +2739,15 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            /** @description Something outside the database was not made, or did not answer; what was made is in the run. */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
             /** @description The database is unavailable, or too slow; nothing was done. */
             503: {
                 headers: {
@@ -2796,6 +2854,15 @@ export interface operations {
             };
             /** @description Too many requests; `Retry-After` says when to come back. */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Something outside the database was not made, or did not answer; what was made is in the run. */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2914,6 +2981,15 @@ export interface operations {
                     "application/json": components["schemas"]["Error"];
                 };
             };
+            /** @description Something outside the database was not made, or did not answer; what was made is in the run. */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
             /** @description The database is unavailable, or too slow; nothing was done. */
             503: {
                 headers: {
@@ -3018,6 +3094,15 @@ export interface operations {
             };
             /** @description Too many requests; `Retry-After` says when to come back. */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Something outside the database was not made, or did not answer; what was made is in the run. */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };
