@@ -378,7 +378,8 @@ def _explained(error: Exception) -> tuple[str, int]:
     }
     hint = next((text for kind, text in hints.items() if isinstance(error, kind)), "")
     stands_against = (errors.Conflict, errors.NotFound, errors.TooOld, errors.ServerFailed)
-    return f"{error.message.rstrip('.')}. {hint}".rstrip(), 1 if isinstance(error, stands_against) else 2
+    said = error.message if error.message.endswith((".", "?")) else f"{error.message}."
+    return f"{said} {hint}".rstrip(), 1 if isinstance(error, stands_against) else 2
 
 
 def _tell(line: str, status: int) -> int:
