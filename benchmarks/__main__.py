@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
+
+from . import fresh
 
 Task = Callable[[], None]
 
@@ -18,18 +19,12 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=2000, help="vouchers and chapters in a purge")
     parser.add_argument("--bulk", type=int, default=100_000, help="rows that are made and deleted in bulk")
     options = parser.parse_args()
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-    import django
+    with fresh.database("bench") as vendor:
+        import django
 
-    django.setup()
-    from django.db import connection
-    from django.test.utils import setup_databases, teardown_databases
+        from . import creating, guards, keys, purging, shadow
 
-    from . import creating, guards, keys, purging, shadow
-
-    databases = setup_databases(verbosity=0, interactive=False)
-    try:
-        print(f"{connection.vendor}, Django {django.__version__}, Python {sys.version.split()[0]}\n")
+        print(f"{vendor}, Django {django.__version__}, Python {sys.version.split()[0]}\n")
         keys.measure(options.rounds)
         keys.measure_refusals(options.rounds)
         report("A booking scenario of 6 rows", creating.tasks(), options.rounds)
@@ -41,8 +36,6 @@ def main() -> int:
             max(options.rounds // 8, 3),
         )
         guards.measure(options.bulk, max(options.rounds // 8, 3))
-    finally:
-        teardown_databases(databases, verbosity=0)
     return 0
 
 
