@@ -225,9 +225,6 @@ def _stored(public_id: str) -> _Stored | None:
         return None
     values = list(row)
     for place, (converters, expression) in statement.converters.items():
-        if values[place] == "[]":  # most lists are, and to read JSON takes longer than to look
-            values[place] = []
-            continue
         for convert in converters:
             values[place] = convert(values[place], expression, connection)
     return _Stored(*values)
