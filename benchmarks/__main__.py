@@ -17,7 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=40, help="alternating rounds of each task")
     parser.add_argument("--rows", type=int, default=2000, help="vouchers and chapters in a purge")
-    parser.add_argument("--bulk", type=int, default=100_000, help="rows that are made and deleted in bulk")
+    parser.add_argument("--bulk", type=int, default=20_000, help="rows that are made and deleted in bulk")
     options = parser.parse_args()
     with fresh.database("bench") as vendor:
         import django
@@ -35,7 +35,7 @@ def main() -> int:
             purging.tasks(options.rows),
             max(options.rounds // 8, 3),
         )
-        guards.measure(options.bulk, max(options.rounds // 8, 3))
+        guards.measure(options.bulk, max(options.rounds // 2, 5))
     return 0
 
 

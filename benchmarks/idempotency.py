@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from . import fresh
 from .load import ROOT, server, server_url
+from .verdict import verdict
 
 TEST_IDS = 16
 PATHS = ("entities/person", "clients", "batch")
@@ -124,23 +125,16 @@ def report(options: Any, told: list[Told], elapsed: float) -> int:
     print(f"  server: {options.workers} workers of {options.threads} threads; {len(told):,} requests")
     for kind, count in sorted(kinds.items()):
         print(f"    {kind:<24}{count:>8,}")
+    unexpected = [each for each in told if each.status != 201 and each.code != "in_progress"]
     counted = {
         "keys without exactly one effect": sum(1 for key in range(options.keys) if done[key] != 1),
         "keys with more answers than one": sum(1 for found in bodies.values() if len(found) != 1),
         "keys without an answer": options.keys - len(bodies),
         "rows too many or too few": sum(abs(entered[each] - wanted[each]) for each in wanted | entered),
         "answers kept, but for one a key": abs(IdempotentAnswer.objects.count() - options.keys),
-        "answers that nobody expected": sum(
-            1 for each in told if each.status != 201 and each.code != "in_progress"
-        ),
+        "answers that nobody expected": len(unexpected),
     }
-    for name, count in counted.items():
-        print(f"  {count:>6}  {name}")
-    if any(counted.values()):
-        print([each for each in told if each.status != 201 and each.code != "in_progress"][:5])
-        return 1
-    print("OK")
-    return 0
+    return verdict(counted, lambda: str(unexpected[:5]))
 
 
 if __name__ == "__main__":

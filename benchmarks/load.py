@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from . import fresh
+from .verdict import verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 LEDGER = "stagehand_testdata"
@@ -420,15 +421,8 @@ def report(
         "answers that nobody expected": len(results.surprises),
         "reapers that did not stop cleanly": sum(1 for status in reapers if status not in (0, 1)),
     }
-    for name, count in counted.items():
-        print(f"  {count:>6}  {name}")
-    for line in results.surprises[:10]:
-        print(f"    {line}")
-    if any(counted.values()):
-        print(f"\nthe server and the reapers said:\n{said[-4000:]}")
-        return 1
-    print("OK")
-    return 0
+    surprises = "".join(f"    {line}\n" for line in results.surprises[:10])
+    return verdict(counted, lambda: f"{surprises}\nthe server and the reapers said:\n{said[-4000:]}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from . import fresh, load
+from .verdict import verdict
 
 SUITE = """
 import json, os, time
@@ -132,13 +133,7 @@ def report(
         "entries that stand": TestEntity.objects.standing().count(),
         "runs not closed": TestRun.objects.unfinished().count(),
     }
-    for name, count in counted.items():
-        print(f"  {count:>6}  {name}")
-    if any(counted.values()):
-        print(f"\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}")
-        return 1
-    print("OK")
-    return 0
+    return verdict(counted, lambda: f"\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}")
 
 
 if __name__ == "__main__":

@@ -98,3 +98,14 @@ def error_of(response: Any) -> tuple[int, str]:
     assert body["error"] == body["message"]
     assert body["message"]
     return response.status_code, body["code"]
+
+
+@pytest.fixture
+def product(live_server: Any) -> Iterator[str]:
+    """Where the product answers, with its guards up and the real rows of a product in use."""
+    from project.seed import seed
+    from tests.guarding import guards_up
+
+    with guards_up():
+        seed()
+        yield str(live_server.url)

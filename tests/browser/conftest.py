@@ -9,20 +9,9 @@ from typing import Any
 
 import pytest
 
-from project.seed import seed
-from tests.guarding import guards_up
-
 CHROMIUM = Path("/usr/bin/chromium")
 
 _numbers = itertools.count(1)
-
-
-@pytest.fixture
-def product(live_server: Any) -> Iterator[str]:
-    """Where the product answers, with its guards up and the real rows of a product in use."""
-    with guards_up():
-        seed()
-        yield str(live_server.url)
 
 
 @pytest.fixture

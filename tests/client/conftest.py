@@ -17,9 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from project.seed import seed
 from stagehand_testdata.client import TestDataManager
-from tests.guarding import guards_up
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,16 +31,8 @@ def _no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def server(live_server: Any) -> Iterator[str]:
-    """The product, with its guards up and the real rows of a product in use."""
-    with guards_up():
-        seed()
-        yield str(live_server.url)
-
-
-@pytest.fixture
-def manager(server: str) -> Callable[..., TestDataManager]:
-    return partial(TestDataManager, server)
+def manager(product: str) -> Callable[..., TestDataManager]:
+    return partial(TestDataManager, product)
 
 
 def wait_for(true: Callable[[], Any], seconds: float = 20) -> Any:
@@ -136,10 +126,10 @@ class _RoadServer(ThreadingHTTPServer):
 
 
 @pytest.fixture
-def road(server: str) -> Iterator[Road]:
+def road(product: str) -> Iterator[Road]:
     """A road to the server; `road.url` is its near end."""
     made: Any = _RoadServer(("127.0.0.1", 0), _Carrier)
-    made.road = road = Road(server)
+    made.road = road = Road(product)
     road.url = f"http://127.0.0.1:{made.server_address[1]}"
     threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True).start()
     yield road

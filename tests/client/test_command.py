@@ -45,9 +45,9 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
 
 
 @pytest.fixture
-def staging(command: Command, server: str, tmp_path: Path) -> Command:
+def staging(command: Command, product: str, tmp_path: Path) -> Command:
     """With the server configured as `staging` and as `production`."""
-    configured = f'[environments]\nstaging = "{server}"\nproduction = "{server}"\n'
+    configured = f'[environments]\nstaging = "{product}"\nproduction = "{product}"\n'
     (tmp_path / "stagehand-testdata.toml").write_text(configured)
     return command
 
@@ -82,7 +82,7 @@ class TestPrepare:
         assert found["TEST_BUILD_ID"] == "77"
         assert found["TEST_SHADOW"] == "0"
 
-    def test_the_file_is_nobody_elses_and_its_pass_counts(self, staging: Command, server: str) -> None:
+    def test_the_file_is_nobody_elses_and_its_pass_counts(self, staging: Command, product: str) -> None:
         import httpx
 
         os.umask(0o022)
@@ -90,7 +90,7 @@ class TestPrepare:
         assert stat.S_IMODE(Path(".env.test").stat().st_mode) == 0o600
         found = variables()
         builder = Builder._base_manager.get(display_name__endswith="CI Builder 77")
-        page = f"{server}/marketplace/builders/{builder.pk}"
+        page = f"{product}/marketplace/builders/{builder.pk}"
         assert httpx.get(page, headers={found["TEST_PASS_HEADER"]: found["TEST_PASS"]}).status_code == 200
         assert httpx.get(page, cookies={found["TEST_PASS_COOKIE"]: found["TEST_PASS"]}).status_code == 200
 
@@ -134,7 +134,7 @@ class TestPrepare:
         assert staging(*PREPARE)[0] == 0
         assert host_rows() == before
 
-    def test_four_shards_share_one_run(self, staging: Command, server: str, tmp_path: Path) -> None:
+    def test_four_shards_share_one_run(self, staging: Command, product: str, tmp_path: Path) -> None:
         shards = [
             subprocess.Popen(
                 [sys.executable, "-m", "stagehand_testdata.client", *PREPARE, "--env-file", f"shard{number}"],
@@ -209,9 +209,9 @@ class TestCleanUp:
         assert staging("cleanup", "-e", "staging", *words)[0] == 0
         assert TestRun.objects.get().state == "closed"
 
-    def test_what_had_to_stay_is_told_and_exit_1(self, staging: Command, server: str) -> None:
+    def test_what_had_to_stay_is_told_and_exit_1(self, staging: Command, product: str) -> None:
         staging(*PREPARE)
-        run = TestDataManager(server, test_id=variables()["TEST_ID"])
+        run = TestDataManager(product, test_id=variables()["TEST_ID"])
         hold_for_ever(run.builder())
         status, said, _ = staging("cleanup")
         assert status == 1
@@ -346,15 +346,15 @@ class TestMisuse:
         assert complained.count("\n") == 1
 
 
-def test_pyproject_will_do_for_a_configuration(command: Command, server: str, tmp_path: Path) -> None:
-    text = f'[tool.stagehand-testdata.environments]\nstaging = "{server}"\n'
+def test_pyproject_will_do_for_a_configuration(command: Command, product: str, tmp_path: Path) -> None:
+    text = f'[tool.stagehand-testdata.environments]\nstaging = "{product}"\n'
     (tmp_path / "pyproject.toml").write_text(text)
     (tmp_path / "below").mkdir()
     os.chdir(tmp_path / "below")
     assert command("types")[0] == 0
 
 
-def test_interrupted_it_says_so_in_a_line(server: str) -> None:
+def test_interrupted_it_says_so_in_a_line(product: str) -> None:
     code = "import signal, sys, threading, os, time\n"
     code += "from stagehand_testdata.client.command import main\n"
     code += "threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()\nsys.exit(main(sys.argv[1:]))"

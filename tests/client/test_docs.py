@@ -47,10 +47,10 @@ def test_the_steps_are_valid_where_they_are_meant_for(tmp_path: Path, steps: str
 
 @pytest.mark.parametrize("steps", [GITHUB, GITLAB], ids=["GitHub", "GitLab"])
 def test_the_commands_of_the_steps_do_their_work(
-    steps: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    steps: str, product: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("stagehand-testdata.toml").write_text(f'[environments]\nstaging = "{server}"\n')
+    Path("stagehand-testdata.toml").write_text(f'[environments]\nstaging = "{product}"\n')
     prepare, cleanup = commands(yaml.safe_load(steps))
     states = []
     for line in (prepare, cleanup):

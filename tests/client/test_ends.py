@@ -66,9 +66,9 @@ def ready(runner: subprocess.Popen[str]) -> str:
 
 @pytest.mark.parametrize("code", [PLAIN, TASKS, BUSY], ids=["plain", "tasks", "busy"])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_end_it_cleans_up_at_once(server: str, code: str, signum: signal.Signals) -> None:
+def test_told_to_end_it_cleans_up_at_once(product: str, code: str, signum: signal.Signals) -> None:
     before = host_counts()
-    with start(code, server, "5") as runner:
+    with start(code, product, "5") as runner:
         test_id = ready(runner)
         time.sleep(0.2)
         told = time.monotonic()
@@ -86,10 +86,10 @@ def test_told_to_end_it_cleans_up_at_once(server: str, code: str, signum: signal
 
 
 @pytest.mark.parametrize("code", [PLAIN, TASKS], ids=["plain", "tasks"])
-def test_killed_its_run_goes_when_the_lease_ends(server: str, code: str) -> None:
+def test_killed_its_run_goes_when_the_lease_ends(product: str, code: str) -> None:
     before = host_counts()
     lease = 3.0
-    with start(code, server, str(lease / 60)) as runner:
+    with start(code, product, str(lease / 60)) as runner:
         test_id = ready(runner)
         # Longer than its lease, which the heartbeat renews.
         time.sleep(lease * 1.5)
@@ -104,9 +104,9 @@ def test_killed_its_run_goes_when_the_lease_ends(server: str, code: str) -> None
     assert host_counts() == before
 
 
-def test_who_never_closes_cleans_up_at_the_exit(server: str) -> None:
+def test_who_never_closes_cleans_up_at_the_exit(product: str) -> None:
     before = host_counts()
-    with start(UNCLOSED, server) as runner:
+    with start(UNCLOSED, product) as runner:
         test_id = ready(runner)
         assert runner.wait(20) == 0
         runner.communicate()
@@ -114,7 +114,7 @@ def test_who_never_closes_cleans_up_at_the_exit(server: str) -> None:
     assert host_counts() == before
 
 
-def test_a_child_that_is_told_to_end_leaves_its_parents_run(server: str) -> None:
+def test_a_child_that_is_told_to_end_leaves_its_parents_run(product: str) -> None:
     code = """
 import os, signal, sys, time
 from stagehand_testdata.client import TestDataManager
@@ -127,12 +127,12 @@ with TestDataManager(sys.argv[1]) as run:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
     print(run.status().state, flush=True)
 """
-    with start(code, server) as runner:
+    with start(code, product) as runner:
         assert ready(runner) == "open"
         runner.communicate()
 
 
-def test_whoever_had_the_signal_before_still_gets_it_and_has_it_back(server: str) -> None:
+def test_whoever_had_the_signal_before_still_gets_it_and_has_it_back(product: str) -> None:
     told: list[tuple[int, str]] = []
 
     def mine(signum: int, frame: Any) -> None:
@@ -140,7 +140,7 @@ def test_whoever_had_the_signal_before_still_gets_it_and_has_it_back(server: str
 
     before = signal.signal(signal.SIGTERM, mine)
     try:
-        with TestDataManager(server) as run:
+        with TestDataManager(product) as run:
             run.client()
             assert signal.getsignal(signal.SIGTERM) != mine
             os.kill(os.getpid(), signal.SIGTERM)
@@ -150,22 +150,22 @@ def test_whoever_had_the_signal_before_still_gets_it_and_has_it_back(server: str
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_signal_that_is_ignored_stays_so(server: str) -> None:
+def test_a_signal_that_is_ignored_stays_so(product: str) -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with TestDataManager(server) as run:
+        with TestDataManager(product) as run:
             os.kill(os.getpid(), signal.SIGTERM)
             assert run.status().state == "open"
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_another_thread_than_the_main_one_touches_no_signal(server: str) -> None:
+def test_another_thread_than_the_main_one_touches_no_signal(product: str) -> None:
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     found: list[Any] = []
 
     def work() -> None:
-        with TestDataManager(server) as run:
+        with TestDataManager(product) as run:
             found.append({each: signal.getsignal(each) for each in before})
             run.client()
 
@@ -176,9 +176,9 @@ def test_another_thread_than_the_main_one_touches_no_signal(server: str) -> None
     assert TestRun.objects.get().state == "closed"
 
 
-def test_two_runs_of_one_process_end_each_for_itself(server: str) -> None:
+def test_two_runs_of_one_process_end_each_for_itself(product: str) -> None:
     usual = signal.getsignal(signal.SIGTERM)
-    first, second = TestDataManager(server), TestDataManager(server)
+    first, second = TestDataManager(product), TestDataManager(product)
     with first:
         with second:
             pass
@@ -188,31 +188,31 @@ def test_two_runs_of_one_process_end_each_for_itself(server: str) -> None:
 
 
 class TestTheLease:
-    def test_is_not_renewed_past_the_age_that_was_asked_for(self, server: str) -> None:
-        with TestDataManager(server, max_age_minutes=4 / 60, lease_minutes=2 / 60) as run:
+    def test_is_not_renewed_past_the_age_that_was_asked_for(self, product: str) -> None:
+        with TestDataManager(product, max_age_minutes=4 / 60, lease_minutes=2 / 60) as run:
             end = wait_for(lambda: (found := run.status()).expired and found.expires_at)
             assert (end - run.status().opened_at).total_seconds() == pytest.approx(4, abs=0.7)
 
-    def test_of_one_shard_never_cuts_the_run_of_the_others_short(self, server: str) -> None:
-        with TestDataManager(server, scope="persistent_environment", max_age_minutes=600) as opened:
+    def test_of_one_shard_never_cuts_the_run_of_the_others_short(self, product: str) -> None:
+        with TestDataManager(product, scope="persistent_environment", max_age_minutes=600) as opened:
             long = opened.status().expires_at
-            with TestDataManager(server, test_id=opened.test_id, keep=False, lease_minutes=1 / 60) as shard:
+            with TestDataManager(product, test_id=opened.test_id, keep=False, lease_minutes=1 / 60) as shard:
                 time.sleep(1.2)
                 assert shard.status().expires_at >= long
 
     def test_of_a_run_that_was_ended_elsewhere_is_given_up(
-        self, server: str, caplog: pytest.LogCaptureFixture
+        self, product: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        with TestDataManager(server, lease_minutes=1 / 60) as run:
-            TestDataManager(server, test_id=run.test_id).cleanup()
+        with TestDataManager(product, lease_minutes=1 / 60) as run:
+            TestDataManager(product, test_id=run.test_id).cleanup()
             wait_for(lambda: "is renewed no more" in caplog.text)
 
 
-def test_tasks_renew_the_lease_too_and_end_with_the_block(server: str) -> None:
+def test_tasks_renew_the_lease_too_and_end_with_the_block(product: str) -> None:
     from stagehand_testdata.client import AsyncTestDataManager
 
     async def story() -> tuple[Any, ...]:
-        async with AsyncTestDataManager(server, lease_minutes=1 / 60) as run:
+        async with AsyncTestDataManager(product, lease_minutes=1 / 60) as run:
             made = await run.create("product", count=2)
             await asyncio.sleep(2)
             state = (await run.status()).state

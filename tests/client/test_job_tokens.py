@@ -21,47 +21,47 @@ from tests.making import changed
 
 
 @pytest.fixture
-def trusting(issuer: Issuer, server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:  # noqa: F811
+def trusting(issuer: Issuer, product: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:  # noqa: F811
     monkeypatch.setattr(wire, "_job_keys", {})
-    with changed(REQUIRE_ACCESS_KEY=True, OIDC_TRUST=[issuer.trust(audience=f"{server}/api/test")]):
+    with changed(REQUIRE_ACCESS_KEY=True, OIDC_TRUST=[issuer.trust(audience=f"{product}/api/test")]):
         yield issuer
 
 
 @pytest.fixture
-def token(trusting: Issuer, server: str) -> Any:
-    return lambda **claims: trusting.token(aud=f"{server}/api/test", **claims)
+def token(trusting: Issuer, product: str) -> Any:
+    return lambda **claims: trusting.token(aud=f"{product}/api/test", **claims)
 
 
 def test_gitlabs_is_exchanged_once_for_all_that_the_process_does(
-    server: str, token: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    product: str, token: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TESTDATA_TOKEN", token())
-    assert main(["prepare", "--url", server, "--build-id", "77"]) == 0
-    assert main(["cleanup", "--url", server, "--build-id", "77"]) == 0
+    assert main(["prepare", "--url", product, "--build-id", "77"]) == 0
+    assert main(["cleanup", "--url", product, "--build-id", "77"]) == 0
     assert AccessKey.objects.count() == 1
     assert TestRun.objects.get().state == "closed"
 
 
 def test_a_second_process_takes_the_second_token(
-    server: str, token: Any, monkeypatch: pytest.MonkeyPatch
+    product: str, token: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TESTDATA_TOKEN", token())
     monkeypatch.setenv("TESTDATA_TOKEN_2", token(jti="another"))
-    TestDataManager(server).runs()
+    TestDataManager(product).runs()
     wire._job_keys.clear()
-    TestDataManager(server).runs()
+    TestDataManager(product).runs()
     assert AccessKey.objects.count() == 2
     wire._job_keys.clear()
     with pytest.raises(errors.NotAuthenticated, match="a token of its own"):
-        TestDataManager(server).runs()
+        TestDataManager(product).runs()
 
 
 def test_a_key_that_ran_out_is_exchanged_anew(
-    server: str, token: Any, monkeypatch: pytest.MonkeyPatch
+    product: str, token: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TESTDATA_TOKEN", token())
-    with TestDataManager(server) as run:
+    with TestDataManager(product) as run:
         AccessKey.objects.update(revoked_at="2020-01-01T00:00Z")
         monkeypatch.setenv("TESTDATA_TOKEN", token(jti="another"))
         run.client()
@@ -70,7 +70,7 @@ def test_a_key_that_ran_out_is_exchanged_anew(
 
 
 def test_githubs_is_asked_for_with_the_apis_address(
-    server: str, token: Any, monkeypatch: pytest.MonkeyPatch
+    product: str, token: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, str]] = []
 
@@ -93,15 +93,15 @@ def test_githubs_is_asked_for_with_the_apis_address(
         url = f"http://127.0.0.1:{github.server_address[1]}/token?api-version=2.0"
         monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", url)
         monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "the-jobs")
-        TestDataManager(server).runs()
+        TestDataManager(product).runs()
     finally:
         github.shutdown()
         github.server_close()
-    assert asked == [(f"{server}/api/test", "bearer the-jobs")]
+    assert asked == [(f"{product}/api/test", "bearer the-jobs")]
 
 
-def test_github_that_gives_none_is_told_with_the_fix(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_github_that_gives_none_is_told_with_the_fix(product: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", "http://127.0.0.1:9/?a=b")
     monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "the-jobs")
     with pytest.raises(errors.ConnectionFailed, match="id-token: write"):
-        TestDataManager(server).runs()
+        TestDataManager(product).runs()

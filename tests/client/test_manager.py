@@ -202,14 +202,14 @@ class TestTheRun:
             assert {"product", "builder"} <= set(types)
             assert "title" in {each.name for each in types["product"].fields}
 
-    def test_a_pass_puts_the_products_pages_under_it(self, manager: Manager, server: str) -> None:
+    def test_a_pass_puts_the_products_pages_under_it(self, manager: Manager, product: str) -> None:
         with manager() as run:
             builder = run.builder()
-            page = f"{server}/marketplace/builders/{builder.id}"
+            page = f"{product}/marketplace/builders/{builder.id}"
             granted = run.pass_()
             assert httpx.get(page).status_code == 404
             assert httpx.get(page, headers=granted.headers).status_code == 200
-            cookie = granted.cookie_for(server)
+            cookie = granted.cookie_for(product)
             assert httpx.get(page, cookies={cookie["name"]: cookie["value"]}).status_code == 200
 
     def test_every_user_of_it_can_be_signed_in(self, manager: Manager) -> None:

@@ -135,8 +135,8 @@ class TestWhatCannotWork:
             error = self.refused(url, timeout=0.2, keep=True)
         assert isinstance(error, errors.TimedOut)
 
-    def test_another_program_answers(self, server: str) -> None:
-        error = self.refused(server, api_path="/marketplace/builders")
+    def test_another_program_answers(self, product: str) -> None:
+        error = self.refused(product, api_path="/marketplace/builders")
         assert isinstance(error, errors.UnexpectedAnswer)
         assert "No API of stagehand_testdata" in str(error)
 
@@ -146,20 +146,20 @@ class TestWhatCannotWork:
         assert "https://shop.example/api/test/verify-access:" in str(error)
         assert len(road.seen) == 2
 
-    def test_the_gate_is_off(self, server: str, settings: Any) -> None:
+    def test_the_gate_is_off(self, product: str, settings: Any) -> None:
         settings.STAGEHAND_TESTDATA = {**settings.STAGEHAND_TESTDATA, "ENABLED": False}
-        error = self.refused(server)
+        error = self.refused(product)
         assert isinstance(error, errors.GateClosed)
         assert (error.code, error.status) == ("test_mode_disabled", 403)
         assert str(error) == "Test mode is not enabled in this environment"
 
-    def test_the_key_is_wrong(self, server: str, settings: Any) -> None:
+    def test_the_key_is_wrong(self, product: str, settings: Any) -> None:
         settings.STAGEHAND_TESTDATA = {**settings.STAGEHAND_TESTDATA, "REQUIRE_ACCESS_KEY": True}
-        assert isinstance(self.refused(server, key="tdk_wrong"), errors.NotAuthenticated)
-        assert isinstance(self.refused(server), errors.NotAuthenticated)
+        assert isinstance(self.refused(product, key="tdk_wrong"), errors.NotAuthenticated)
+        assert isinstance(self.refused(product), errors.NotAuthenticated)
 
-    def test_the_fields_at_fault_are_named(self, server: str) -> None:
-        with TestDataManager(server) as run:
+    def test_the_fields_at_fault_are_named(self, product: str) -> None:
+        with TestDataManager(product) as run:
             with pytest.raises(errors.InvalidRequest) as caught:
                 run.create("product", colour="red")
             assert caught.value.details == {"fields.colour": ["Unknown field."]}
@@ -167,8 +167,8 @@ class TestWhatCannotWork:
                 run.create("nothing")
             assert caught_too.value.code == "unknown_type"
 
-    def test_a_run_that_is_over(self, server: str) -> None:
-        with TestDataManager(server) as run:
+    def test_a_run_that_is_over(self, product: str) -> None:
+        with TestDataManager(product) as run:
             run.cleanup()
             with pytest.raises(errors.RunClosed):
                 run.builder()
