@@ -8,7 +8,7 @@ written, and a row is ours only while enough of them still match:
 ``all``
     Columns that nobody edits: a creation time, a uuid given by default. Every one must match.
     Where a row has none of these but only pointers and numbers, its pointers (else its numbers, else its
-    texts, however little they say).
+    texts, however little they say). A row of NULLs proves nothing, unless its key is given but once.
 ``half``
     For models with no such column: the texts and unique columns. At least half must match, so that an edit
     of one of two survives and a stranger under the same key does not.
@@ -44,6 +44,8 @@ _NUMBERS = (
     "DateField",
     "TimeField",
 )
+#: What stands for the digest of a NULL.
+_NULL = ""
 #: Shorter texts say too little to recognise a row by.
 _TELLING_LENGTH = 3
 
@@ -90,26 +92,43 @@ def take(model: type[models.Model], values: Mapping[str, Any]) -> Fingerprint:
     telling = _digests([field for field in kinds.telling if _tells(field, values.get(field.attname))], values)
     if telling:
         return {"half": telling}
-    return {
-        "all": _digests(kinds.pointers, values)
-        or _digests(kinds.numbers, values)
-        or _digests(kinds.telling, values)
-    }
+    for group in (kinds.pointers, kinds.numbers, kinds.telling):
+        if found := _digests(group, values):
+            return {"all": found}
+    return {"all": {field.attname: [_NULL] for field in kinds if values.get(field.attname) is None}}
 
 
 def matches(fingerprint: Fingerprint, model: type[models.Model], values: Mapping[str, Any]) -> bool:
     """Whether the row that holds `values` now is still the row that `fingerprint` was taken of."""
     if not fingerprint:
         return False  # none was ever taken, as of a row that the database entered itself
+    every, half = fingerprint.get("all", {}), fingerprint.get("half", {})
+    if not _is_counted_up(model) and all(
+        accepted == [_NULL] for accepted in (*every.values(), *half.values())
+    ):
+        return False
     by_name = {field.attname: field for field in columns(model)}
 
     def holds(attname: str, accepted: list[str]) -> bool:
-        field = by_name.get(attname)
-        return field is not None and (_digest(field, values.get(attname)) in accepted)
+        field, value = by_name.get(attname), values.get(attname)
+        return field is not None and (_NULL if value is None else _digest(field, value)) in accepted
 
-    everything = [holds(name, accepted) for name, accepted in fingerprint.get("all", {}).items()]
-    some = [holds(name, accepted) for name, accepted in fingerprint.get("half", {}).items()]
+    everything = [holds(name, accepted) for name, accepted in every.items()]
+    some = [holds(name, accepted) for name, accepted in half.items()]
     return all(everything) and sum(some) * 2 >= len(some)
+
+
+def can_tell_rows(model: type[models.Model]) -> bool:
+    """Whether a row of `model` has anything to be told by from a later one under its key."""
+    return _is_counted_up(model) or any(columns(model))
+
+
+def _is_counted_up(model: type[models.Model]) -> bool:
+    """Whether the database or chance gives the keys of `model`, so that nobody comes by one a second time."""
+    pk: Any = model._meta.pk
+    while pk.is_relation:
+        pk = pk.target_field
+    return isinstance(pk, models.AutoField | models.UUIDField)
 
 
 def _is_fixed(field: models.Field[Any, Any], kind: str) -> bool:

@@ -34,12 +34,12 @@ def _quick_flush() -> Iterator[None]:
             cursor.execute(found)
             filled = [table for (table,) in cursor.fetchall()]
         # The audit's rows go by TRUNCATE alone.
-        return [
-            f'{"TRUNCATE" if table == AUDIT else "DELETE FROM"} "{table}"' for table in sorted(filled)
-        ]
+        return [f'{"TRUNCATE" if table == AUDIT else "DELETE FROM"} "{table}"' for table in sorted(filled)]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(connection.ops), "sql_flush", lambda self, *args, **kwargs: deleting(*args, **kwargs))
+        patch.setattr(
+            type(connection.ops), "sql_flush", lambda self, *args, **kwargs: deleting(*args, **kwargs)
+        )
         yield
 
 

@@ -291,3 +291,33 @@ class TestAgainstTheDatabase:
 
 def test_where_none_was_taken_no_row_is_told_by_it() -> None:
     assert not matches({}, Label, {"text": "any"})
+
+
+class TestARowOfNulls:
+    @isolate_apps("tests.host")
+    def test_proves_nothing_where_its_key_may_be_given_again(self) -> None:
+        class Switch(models.Model):
+            key = models.CharField(max_length=50, primary_key=True)
+            note = models.CharField(max_length=50, null=True)  # noqa: DJ001 - a host's own
+
+            class Meta:
+                app_label = "host"
+
+        found = take(Switch, {"note": None})
+        assert not matches(found, Switch, {"note": "a customer's"})
+        assert not matches(found, Switch, {"note": None})
+        assert not matches({"all": {}}, Switch, {"note": "a customer's"})  # as an earlier release took it
+        assert matches(take(Switch, {"note": "ours"}), Switch, {"note": "ours"})
+
+    @isolate_apps("tests.host")
+    def test_is_told_from_a_row_that_has_values_where_its_key_is_counted_up(self) -> None:
+        class Memo(models.Model):
+            id = models.BigAutoField(primary_key=True)
+            text = models.CharField(max_length=50, null=True)  # noqa: DJ001 - a host's own
+
+            class Meta:
+                app_label = "host"
+
+        found = take(Memo, {"text": None})
+        assert matches(found, Memo, {"text": None})
+        assert not matches(found, Memo, {"text": "a customer's"})

@@ -37,7 +37,7 @@ from ..exceptions import (
     UnknownEntityType,
     UntrackedWrite,
 )
-from ..fingerprints import columns
+from ..fingerprints import can_tell_rows
 from ..isolation.capture import MadeRow, Recorder, WrittenFile, recording_inserts
 from ..isolation.hooks import until_commit
 from ..isolation.visibility import TestDataModel
@@ -354,6 +354,10 @@ class _Entering:
         if row.database != self._alias:
             raise UntrackedWrite(f"The factory wrote to the database '{row.database}', which has no ledger.")
         label = row.model._meta.label_lower
+        if not can_tell_rows(row.model):
+            raise ConfigurationError(
+                f"The factory makes a row of {row.model._meta.label} on the way. {_only_a_key(row.model)}"
+            )
         name = requested.get((label, row.key.text))
         return TestEntity(
             run=self._run,
@@ -495,9 +499,11 @@ def unownable(model: type[models.Model]) -> str | None:
         return f"the primary key of {label} is a {type(pk).__name__}, which cannot be compared reliably."
     if isinstance(pk, models.CharField) and (pk.max_length or 0) > TestEntity.KEY_LENGTH:
         return f"the primary key of {label} may be longer than {TestEntity.KEY_LENGTH} characters."
-    if not isinstance(pk, models.AutoField | models.UUIDField) and not any(columns(model)):
-        return f"{label} has no column but its key, so a key that is used again could not be told."
-    return None
+    return None if can_tell_rows(model) else _only_a_key(model)
+
+
+def _only_a_key(model: type[models.Model]) -> str:
+    return f"{model._meta.label} has no column but its key, so a key that is used again could not be told."
 
 
 #: Where a row stands in its tree is the tree's to say (django-treebeard).

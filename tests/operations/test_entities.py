@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 
 from stagehand_testdata import context
 from stagehand_testdata.exceptions import (
+    ConfigurationError,
     Conflict,
     FactoryFailed,
     InvalidInput,
@@ -331,6 +332,18 @@ class TestFinding:
 def test_what_cannot_be_told_or_trusted_cannot_be_owned(model: Any) -> None:
     expected = model._meta.app_label in ("stagehand_testdata", "auth")
     assert bool(entities.unownable(model)) == expected
+
+
+@pytest.mark.django_db
+def test_a_row_on_the_way_that_nothing_tells_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entities, "can_tell_rows", lambda model: model is not models.Country)
+    with pytest.raises(
+        ConfigurationError, match="a row of host.Country on the way. host.Country has no column"
+    ):
+        create("author")
+    assert not models.Author.objects.exists()
+    assert not models.Country.objects.exists()
+    assert owned() == []
 
 
 @pytest.mark.parametrize("name", ["author_id", "owner_id"])
