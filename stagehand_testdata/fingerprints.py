@@ -103,9 +103,8 @@ def matches(fingerprint: Fingerprint, model: type[models.Model], values: Mapping
     if not fingerprint:
         return False  # none was ever taken, as of a row that the database entered itself
     every, half = fingerprint.get("all", {}), fingerprint.get("half", {})
-    if not _is_counted_up(model) and all(
-        accepted == [_NULL] for accepted in (*every.values(), *half.values())
-    ):
+    has_values = any(accepted != [_NULL] for accepted in (*every.values(), *half.values()))
+    if not (has_values or _is_counted_up(model)):
         return False
     by_name = {field.attname: field for field in columns(model)}
 

@@ -18,7 +18,7 @@ AUDIT = "stagehand_testdata_auditentry"
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_flush() -> Iterator[None]:
-    """Rows are deleted where there are any: to truncate every table takes PostgreSQL longer than most tests."""
+    """Rows are deleted where there are any: PostgreSQL takes longer to truncate all than for most tests."""
     from django.db import connection
 
     if connection.vendor != "postgresql":
@@ -37,9 +37,7 @@ def _quick_flush() -> Iterator[None]:
         return [f'{"TRUNCATE" if table == AUDIT else "DELETE FROM"} "{table}"' for table in sorted(filled)]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            type(connection.ops), "sql_flush", lambda self, *args, **kwargs: deleting(*args, **kwargs)
-        )
+        patch.setattr(type(connection.ops), "sql_flush", lambda _, *args, **kwargs: deleting(*args, **kwargs))
         yield
 
 

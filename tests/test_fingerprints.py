@@ -298,7 +298,7 @@ class TestARowOfNulls:
     def test_proves_nothing_where_its_key_may_be_given_again(self) -> None:
         class Switch(models.Model):
             key = models.CharField(max_length=50, primary_key=True)
-            note = models.CharField(max_length=50, null=True)  # noqa: DJ001 - a host's own
+            note = models.CharField(max_length=50, null=True)
 
             class Meta:
                 app_label = "host"
@@ -313,7 +313,7 @@ class TestARowOfNulls:
     def test_is_told_from_a_row_that_has_values_where_its_key_is_counted_up(self) -> None:
         class Memo(models.Model):
             id = models.BigAutoField(primary_key=True)
-            text = models.CharField(max_length=50, null=True)  # noqa: DJ001 - a host's own
+            text = models.CharField(max_length=50, null=True)
 
             class Meta:
                 app_label = "host"

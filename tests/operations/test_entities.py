@@ -337,10 +337,8 @@ def test_what_cannot_be_told_or_trusted_cannot_be_owned(model: Any) -> None:
 @pytest.mark.django_db
 def test_a_row_on_the_way_that_nothing_tells_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entities, "can_tell_rows", lambda model: model is not models.Country)
-    with pytest.raises(
-        ConfigurationError, match="a row of host.Country on the way. host.Country has no column"
-    ):
-        create("author")
+    with pytest.raises(ConfigurationError, match=r"a row of host\.Country on the way"):
+        perform(lambda call: call.create("author"))
     assert not models.Author.objects.exists()
     assert not models.Country.objects.exists()
     assert owned() == []
