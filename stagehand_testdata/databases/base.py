@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -382,15 +382,24 @@ def complete_entries(alias: str, run: CurrentRun, first: int) -> None:
             bare[entry.model].append(entry)
     for label, some in bare.items():
         model: type[Model] = apps.get_model(label)
-        keys = {entry.key_text: entry for entry in some}
-        names = [each.attname for each in fingerprints.columns(model)]
-        made = [entry.row_key(model) for entry in some]
-        rows: QuerySet[Any] = QuerySet(model, using=alias).filter(pk__in=made)
         if any(field.attname == MARK for field in model._meta.local_concrete_fields):
-            rows.filter(**{MARK: None}).update(**{MARK: run.pk})
-        for row in rows.values("pk", *names):
-            keys[Key.of(model, row["pk"]).text].fingerprint = fingerprints.take(model, row)
-        TestEntity.objects.using(alias).bulk_update(some, ["fingerprint"], batch_size=500)
+            _rows_of(alias, model, some).filter(**{MARK: None}).update(**{MARK: run.pk})
+        take_fingerprints(alias, model, some, [each.attname for each in fingerprints.columns(model)])
+
+
+def take_fingerprints(
+    alias: str, model: type[Model], entries: Sequence[TestEntity], attnames: Sequence[str]
+) -> None:
+    """Give these entries of `model` the fingerprints that their rows have by those of its columns."""
+    by_key = {entry.key_text: entry for entry in entries}
+    for row in _rows_of(alias, model, entries).values("pk", *attnames):
+        by_key[Key.of(model, row["pk"]).text].fingerprint = fingerprints.take(model, row)
+    TestEntity.objects.using(alias).bulk_update(entries, ["fingerprint"], batch_size=500)
+
+
+def _rows_of(alias: str, model: type[Model], entries: Sequence[TestEntity]) -> QuerySet[Any]:
+    made = [entry.row_key(model) for entry in entries]
+    return QuerySet(model, using=alias).filter(pk__in=made)
 
 
 def tell_touched(run: CurrentRun | None, table: str) -> None:

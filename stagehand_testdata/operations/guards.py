@@ -9,8 +9,8 @@ these, through however many tables, and what registered rows point at.
 # Note [What a record says]
 A `Guard` row holds two digests: of the statements that made the guards, and of what the catalogue held once
 they were made. The first tells that a newer release wants other guards, the second that somebody has changed
-or disabled what is there. Its time is renewed whenever they are put up: what was made before it may have
-gone unseen.
+or disabled what is there. Its time is renewed where they are put up after a while without: what was made
+before it may have gone unseen. Guards that are replaced while they watch prove what they have proven.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from typing import Any
 from django.apps import apps
 from django.db import connections, models, router, transaction
 
+from .. import fingerprints
 from ..access import trail
 from ..conf import settings
 from ..databases import database
-from ..databases.base import Database
+from ..databases.base import Database, take_fingerprints
 from ..databases.guards import GuardedTable, HeldGuard, guard_name
 from ..exceptions import ConfigurationError, GuardsDisabled
 from ..logs import log_error
@@ -55,6 +56,8 @@ logger = logging.getLogger(__name__)
 #: Tables of the framework's own that belong to no test: Django makes their rows as it needs them.
 _NEVER = frozenset({"contenttypes", "migrations", TestRun._meta.app_label})
 _FIX = "Type 'manage.py testdata guards install'."
+#: SQLite takes no more parameters than that in one statement, by default.
+_FINGERPRINTS_AT_ONCE = 500
 
 
 class State(Enum):
@@ -212,11 +215,7 @@ def _columns(model: Model, alias: str) -> Iterable[str]:
     if _is_modelled(model):
         fields: list[Any] = list(model._meta.local_concrete_fields)
         return [field.column for field in fields if field.column and not getattr(field, "generated", False)]
-    connection = connections[alias]
-    with connection.cursor() as cursor:
-        return [
-            each.name for each in connection.introspection.get_table_description(cursor, model._meta.db_table)
-        ]
+    return _columns_there(alias, model._meta.db_table)
 
 
 def _tree_columns(model: Model) -> tuple[str, ...]:
@@ -271,6 +270,9 @@ def install(alias: str) -> list[Change]:
         with _alone(engine, table.table):
             for statement in _put_up(engine, table):
                 engine.execute(statement)
+            if status.state is State.AWAKE and connections[alias].features.can_rollback_ddl:
+                # The old ones watched until the new ones did: what they have proven stays so.
+                Guard.objects.using(alias).filter(table=table.table).update(installed_at=status.installed_at)
             trail.record("guards.install", subject=table.table)
         was = status.reason or status.state.value
         changes.append(Change(table.table, "installed" if not status.recorded else f"was {was}: renewed"))
@@ -415,13 +417,46 @@ def _state_of(record: Guard, held: dict[str, HeldGuard]) -> State:
 
 def before_migrate(alias: str, plan: Iterable[tuple[Any, bool]]) -> None:
     """Take the guards down where a migration is about to rebuild the ledger, or to take it away."""
+    plan = list(plan)
     ours = [backwards for migration, backwards in plan if migration.app_label == TestRun._meta.app_label]
     # Tables that a newer release has besides are about to come.
     recording = {Guard._meta.db_table} <= set(connections[alias].introspection.table_names())
-    if not ours or alias != ledger_alias() or not recording or not _records(alias):
+    if alias != ledger_alias() or not recording or not _records(alias):
         return
-    if any(ours) or database(alias).guards_hinder_rebuilds:
+    hindering = database(alias).guards_hinder_rebuilds
+    if ours or (plan and hindering):
+        _take_fingerprints(alias)
+    if any(ours) or (ours and hindering):
         lift(alias)
+
+
+def _take_fingerprints(alias: str) -> None:
+    """Of captured rows, which are proven only by guards that watch without a break: one is about to come.
+
+    Never fails: what has no fingerprint then is not proven, and stays.
+    """
+    held = database(alias).held_guards()
+    standing = TestEntity.objects.using(alias).standing().filter(origin=TestEntity.Origin.CAPTURED)
+    for record in _records(alias).values():
+        if _state_of(record, held) is not State.AWAKE:
+            continue
+        try:
+            model: Any = apps.get_model(record.model)
+            bare = standing.filter(model=record.model, fingerprint={}, created_at__gte=record.installed_at)
+            # A column that is yet to come is not there to be asked for, in the ledger either.
+            entries = list(bare.only("model", "key_text", "key_bigint", "key_uuid").order_by("pk"))
+            there = set(_columns_there(alias, record.table))
+            attnames = [each.attname for each in fingerprints.columns(model) if each.column in there]
+            for at in range(0, len(entries), _FINGERPRINTS_AT_ONCE):
+                take_fingerprints(alias, model, entries[at : at + _FINGERPRINTS_AT_ONCE], attnames)
+        except Exception as error:  # noqa: BLE001 - migrate goes on whatever it is
+            log_error(logger, f"captured rows of {record.table} have no fingerprints", error)
+
+
+def _columns_there(alias: str, table: str) -> list[str]:
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        return [each.name for each in connection.introspection.get_table_description(cursor, table)]
 
 
 def after_migrate(alias: str) -> None:

@@ -12,12 +12,14 @@ from django.core.management import call_command
 from django.db import connection, connections, transaction
 from django.db.models import CompositePrimaryKey, DateField, IntegerField, TextField
 
+from stagehand_testdata.context import CurrentRun, use_run
 from stagehand_testdata.databases import database
 from stagehand_testdata.databases.guards import PREFIX, GuardedTable, guard_name
 from stagehand_testdata.exceptions import Conflict, GuardsDisabled
-from stagehand_testdata.models import Guard, StatementUnderWay, TestEntity
+from stagehand_testdata.models import Guard, StatementUnderWay, TestEntity, TestRun
 from stagehand_testdata.operations import guards
 from stagehand_testdata.operations.guards import State
+from stagehand_testdata.operations.purge import purge
 from stagehand_testdata.operations.purge.graph import look_at_tables
 from tests.guarding import (
     ALIAS,
@@ -32,7 +34,7 @@ from tests.guarding import (
     transactional_ddl,
 )
 from tests.host import factories, models
-from tests.making import changed, create, registered
+from tests.making import TEST_ID, changed, create, registered
 
 pytestmark = changes_tables
 
@@ -42,6 +44,14 @@ NEVER = (
     f"CREATE TRIGGER {PREFIX}fence AFTER UPDATE ON {TABLE} FOR EACH ROW WHEN (false)"
     f" EXECUTE FUNCTION {NAME}()"
 )
+
+
+def captured(**fields: Any) -> tuple[TestRun, models.Voucher]:
+    """A run with a voucher of its own, and one that the product has made under it."""
+    create(factories.VoucherFactory)
+    run = TestRun.objects.get(test_id=TEST_ID)
+    with use_run(CurrentRun(run.pk, run.test_id, captured=True, fenced=True)):
+        return run, models.Voucher.objects.create(code="by-the-product", **fields)
 
 
 def tables() -> set[str]:
@@ -269,6 +279,16 @@ class TestInstalling:
         assert [each.table for each in guards.install(ALIAS)] == [TABLE]
         assert status_of().reason == ""
 
+    @transactional_ddl
+    def test_again_while_they_watch_strands_no_captured_row(self) -> None:
+        run, _ = captured(note="made by the product")
+        before = Guard.objects.get(table=TABLE).installed_at
+        with changed(FENCE_POINTERS="block"):
+            assert guards.install(ALIAS)[0].done.endswith("has changed: renewed")
+            assert Guard.objects.get(table=TABLE).installed_at == before
+            assert purge.purge_run(run).receipt["removed"] == {"host.voucher": 1, "thing": 1}
+        guards.install(ALIAS)
+
     @on_sqlite
     def test_again_takes_down_what_an_older_release_had_besides(self) -> None:
         for suffix in ("crossing", "removing"):
@@ -363,6 +383,35 @@ class TestMigrate:
         with purging():
             remove_row(ours)
         assert state_of(ours) == "removed"
+
+    @on_sqlite
+    @pytest.mark.parametrize("app_label", ["host", "stagehand_testdata"])
+    def test_captured_rows_outlive_a_while_without_guards(self, app_label: str) -> None:
+        class Migration:
+            pass
+
+        run, row = captured(note="made by the product")
+        migration: Any = Migration()
+        migration.app_label = app_label
+        guards.before_migrate(ALIAS, [(migration, False)])
+        guards.lift(ALIAS)  # as the rebuilding of a table does
+        guards.after_migrate(ALIAS)
+        assert purge.purge_run(run).receipt["removed"] == {"host.voucher": 1, "thing": 1}
+        assert not models.Voucher.objects.filter(pk=row.pk).exists()
+
+    @on_sqlite
+    def test_a_row_that_came_in_the_place_of_a_captured_one_meanwhile_stays(self) -> None:
+        class Migration:
+            app_label = "host"
+
+        run, row = captured(note="made by the product")
+        guards.before_migrate(ALIAS, [(Migration(), False)])
+        guards.lift(ALIAS)
+        row.delete()
+        models.Voucher.objects.create(code="by-the-product", note="a customer's")
+        guards.after_migrate(ALIAS)
+        assert purge.purge_run(run).receipt["removed"] == {"thing": 1}
+        assert models.Voucher.objects.get(code="by-the-product").note == "a customer's"
 
     def test_rebuilds_the_ledger_and_takes_it_away(self) -> None:
         label = "stagehand_testdata"
