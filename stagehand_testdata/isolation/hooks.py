@@ -6,6 +6,7 @@ it were ordinary traffic.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -14,16 +15,24 @@ from typing import Any
 from django.db import connections
 
 from ..context import CurrentRun, use_run
+from ..exceptions import TestDataError
+from ..logs import log_error
 from .capture import in_place_of
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def until_commit(run: CurrentRun) -> Iterator[None]:
-    """Run the block, and what it registers with `on_commit` on this thread, in the name of `run`."""
+def until_commit(run: CurrentRun, *, removing: bool = False) -> Iterator[None]:
+    """Run the block, and what it registers with `on_commit` on this thread, in the name of `run`.
+
+    By then all is committed, so whatever such a hook raises goes into the log alone, but for the errors of
+    ours that refuse what it does. With `removing` these do too: a purge goes on.
+    """
     with use_run(run), ExitStack() as stack:
         for connection in connections.all():
-            plain = connection.on_commit
-            stack.enter_context(in_place_of(connection, "on_commit", _naming(run, plain)))
+            hook = _naming(run, connection, removing)
+            stack.enter_context(in_place_of(connection, "on_commit", hook))
         yield
 
 
@@ -40,14 +49,22 @@ def without_commit_hooks() -> Iterator[None]:
         yield
 
 
-def _naming(run: CurrentRun, plain: Callable[..., None]) -> Callable[..., None]:
-    # By then nobody takes down any more what is made.
-    its = replace(run, captured=True)
+def _naming(run: CurrentRun, connection: Any, removing: bool) -> Callable[..., None]:
+    plain = connection.on_commit
+    # By then nobody takes down any more what is made. What a purge sets off is no run's: it has ended.
+    its = run if removing else replace(run, captured=True)
 
     def on_commit(func: Any, robust: bool = False) -> None:
+        committed = connection.in_atomic_block
+
         def later() -> None:
-            with use_run(its):
-                func()
+            try:
+                with use_run(its):
+                    func()
+            except Exception as error:
+                if not committed or (isinstance(error, TestDataError) and not removing):
+                    raise
+                log_error(logger, "what the product does after a commit has failed", error)
 
         # Django refuses what cannot be called, and would take `later` for it.
         plain(later if callable(func) else func, robust)

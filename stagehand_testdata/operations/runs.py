@@ -166,6 +166,7 @@ def extend_session(run: TestRun, max_age_minutes: float | None) -> None:
             .update(expires_at=until)
         ),
         using=ledger_alias(),
+        robust=True,  # the call has committed: it is not to be taken for one that failed
     )
 
 

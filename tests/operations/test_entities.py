@@ -11,7 +11,7 @@ from typing import Any
 import factory
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection, connections, transaction
+from django.db import IntegrityError, OperationalError, connection, connections, transaction
 from django.db.models.functions import Now
 
 from stagehand_testdata import context
@@ -332,6 +332,23 @@ class TestFinding:
 def test_what_cannot_be_told_or_trusted_cannot_be_owned(model: Any) -> None:
     expected = model._meta.app_label in ("stagehand_testdata", "auth")
     assert bool(entities.unownable(model)) == expected
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("error", [IntegrityError("a"), OperationalError("b"), ValueError("c")], ids=repr)
+def test_what_fails_after_the_commit_is_told_in_the_log_and_makes_nothing_twice(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(call: entities.Creation) -> None:
+        def later() -> None:
+            raise error
+
+        call.create("voucher")
+        transaction.on_commit(later)
+
+    perform(work)
+    assert models.Voucher.objects.count() == len(owned()) == 1
+    assert f"after a commit has failed: {type(error).__name__}" in caplog.text
 
 
 @pytest.mark.django_db

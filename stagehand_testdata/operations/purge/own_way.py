@@ -14,10 +14,11 @@ from django.db import connections, models, transaction
 from django.db.models import Exists, Q
 from django.db.models.signals import post_delete, pre_delete
 
-from ...context import CurrentRun, use_run
+from ...context import CurrentRun
 from ...databases import database
 from ...exceptions import TestDataError
 from ...isolation.capture import Recorder, recording_inserts
+from ...isolation.hooks import until_commit
 from ...models import TestRun, entries_of_outer_row
 from .graph import Model, all_rows, concrete, is_derived
 from .plan import examine, holders, standing
@@ -87,7 +88,7 @@ class OwnWay:
         with (
             transaction.atomic(using=self.alias),
             # A manager that hides test rows lets the model's own code see these.
-            use_run(CurrentRun(self.run.pk, self.run.test_id)),
+            until_commit(CurrentRun(self.run.pk, self.run.test_id), removing=True),
             recording_inserts() as written,
             self._watching_deletes(written) as along,
         ):

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
 from django.db import models as orm
 from django.db.models.signals import post_delete, pre_delete
 
+from stagehand_testdata.isolation import outbound
 from stagehand_testdata.models import TestEntity
 from tests.host import models
 
@@ -67,6 +68,25 @@ class TestReceivers:
         with listening(post_delete, models.Watched, hear):
             assert cost(3) == cost(12)
         assert len(heard) == 15
+
+    @pytest.mark.django_db(transaction=True)
+    def test_what_they_leave_to_the_commit_is_in_the_runs_name_and_stops_no_purge(
+        self, run: Run, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        allowed: list[bool] = []
+
+        def leave(instance: Any, **kwargs: Any) -> None:
+            def later() -> None:
+                allowed.append(outbound.allow("webhook", "https://partner.example.org"))
+                raise ValueError("the partner is down")
+
+            transaction.on_commit(later)
+
+        rows = [run.make("watched") for _ in range(3)]
+        with listening(post_delete, models.Watched, leave):
+            assert run.purge(batch_size=1).success
+        assert allowed == [False] * len(rows)
+        assert caplog.text.count("what the product does after a commit has failed: ValueError") == len(rows)
 
     def test_one_that_fails_keeps_its_row_and_no_other(self, run: Run) -> None:
         first, second = run.make("watched"), run.make("watched")
