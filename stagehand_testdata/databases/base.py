@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from django.apps import apps
-from django.db import OperationalError, transaction
+from django.db import DatabaseError, OperationalError, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import Aggregate, CharField, Model, QuerySet
 from django.db.models.sql import Query
@@ -138,6 +138,21 @@ class Database:
         refuses because of the run it refuses with `databases.guards.FENCE` or `CAPTURE`.
         """
         return execute(statement)
+
+    def has_table(self, model: type[Model]) -> bool:
+        """Whether the model's table can be asked, in whatever schema it is."""
+        try:
+            with transaction.atomic(using=self.alias):
+                QuerySet(model, using=self.alias).order_by().exists()
+        except DatabaseError as error:
+            if not self.is_missing_table(error):
+                raise
+            return False
+        return True
+
+    def is_missing_table(self, error: DatabaseError) -> bool:
+        """Whether it says that there is no such table."""
+        return False
 
     def let_go_of_run(self) -> None:
         """From now on whatever this transaction makes in the name of a run asks anew whether it is open."""

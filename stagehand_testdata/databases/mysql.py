@@ -34,7 +34,7 @@ from .guards import (
     literal,
 )
 
-_DEADLOCK, _LOCK_WAIT_TIMEOUT = 1213, 1205
+_DEADLOCK, _LOCK_WAIT_TIMEOUT, _NO_SUCH_TABLE = 1213, 1205, 1146
 _TIMEOUTS = (1969, 3024)
 _VARIABLE = "@stagehand_purge"
 _PRUNING = "@stagehand_audit_prune"
@@ -197,6 +197,9 @@ class MySQL(Database):
         self._by_the_driver(f"SET {variable} = {'NULL' if value is None else value}")
         return int(before) if isinstance(before, str | bytes) else before
 
+    def is_missing_table(self, error: DatabaseError) -> bool:
+        return _number(error) == _NO_SUCH_TABLE
+
     def is_lock_timeout(self, error: OperationalError) -> bool:
         return _number(error) == _LOCK_WAIT_TIMEOUT
 
@@ -344,5 +347,5 @@ def _signal(said: str) -> str:
     return f"SIGNAL SQLSTATE '23000' SET MYSQL_ERRNO = 1451, MESSAGE_TEXT = {literal(said[:_MESSAGE])}"
 
 
-def _number(error: OperationalError) -> int | None:
+def _number(error: DatabaseError) -> int | None:
     return error.args[0] if error.args else None

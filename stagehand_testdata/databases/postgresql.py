@@ -70,6 +70,7 @@ _SETTING = "stagehand.awake"
 #: The run that this transaction holds. See Note [Who holds the run].
 _HELD_RUN = "stagehand.held"
 _QUERY_CANCELED = "57014"
+_UNDEFINED_TABLE = "42P01"
 #: What a statement that is sent under a run begins with, by what is done about its rows.
 _CAPTURED, _FENCED, _PLAIN = "/*stagehand:capture", "/*stagehand:enter", "/*stagehand"
 #: What comes next where it must see every row.
@@ -391,6 +392,9 @@ class PostgreSQL(Database):
             raise
         self.execute("SELECT set_config(%s, %s, true)", [name, before])
 
+    def is_missing_table(self, error: DatabaseError) -> bool:
+        return _state(error) == _UNDEFINED_TABLE
+
     def is_lock_timeout(self, error: OperationalError) -> bool:
         return _state(error) == _LOCK_NOT_AVAILABLE
 
@@ -624,6 +628,6 @@ def _changed(*without: str) -> str:
     return f"(to_jsonb(OLD) - ARRAY[{names}]) IS DISTINCT FROM (to_jsonb(NEW) - ARRAY[{names}]) AND "
 
 
-def _state(error: OperationalError) -> str | None:
+def _state(error: DatabaseError) -> str | None:
     state: str | None = getattr(error.__cause__, "sqlstate", None)
     return state

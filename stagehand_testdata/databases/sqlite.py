@@ -245,6 +245,9 @@ class SQLite(Database):
         asked = getattr(self.connection.connection, "getconfig", None)  # since Python 3.12
         return bool(asked(_ENABLE_TRIGGER)) if asked else True
 
+    def is_missing_table(self, error: DatabaseError) -> bool:
+        return "no such table" in str(error)
+
     def is_lock_timeout(self, error: OperationalError) -> bool:
         return "locked" in str(error)
 

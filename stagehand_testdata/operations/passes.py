@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from django.core import signing
 from django.db import transaction
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from ..access import gate, trail
 from ..conf import settings
@@ -127,4 +128,6 @@ def _open_run(claim: _Claim) -> CurrentRun | None:
 
 
 def _microseconds(moment: dt.datetime) -> int:
-    return (moment - _EPOCH) // dt.timedelta(microseconds=1)
+    # A host without time zones has naive moments, of UTC.
+    aware = moment if timezone.is_aware(moment) else moment.replace(tzinfo=dt.UTC)
+    return (aware - _EPOCH) // dt.timedelta(microseconds=1)

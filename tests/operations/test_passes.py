@@ -16,6 +16,7 @@ from stagehand_testdata.exceptions import InvalidPass, RunClosed, TooOld
 from stagehand_testdata.models import TestRun
 from stagehand_testdata.operations import passes, runs
 from stagehand_testdata.operations.purge import purge
+from tests.conftest import Wire
 from tests.making import TEST_ID, changed, perform
 
 OTHER = "stagehand_test_other"
@@ -50,6 +51,17 @@ class TestAPass:
         assert until - run.now == dt.timedelta(minutes=10)  # type: ignore[attr-defined]
         with changed(PASS_MINUTES=10_000):
             assert passes.issue(run).expires_at == run.expires_at
+
+    def test_counts_on_a_host_without_time_zones(self, settings: Any, wire: Wire) -> None:
+        settings.USE_TZ = False
+        user = wire.make("clients")["userId"]
+        answer = wire.post(f"runs/{wire.test_id}/pass")
+        assert answer.status_code == 201, answer.content
+        found = passes.admit(answer.json()["token"])
+        assert found is not None
+        assert found.test_id == wire.test_id
+        assert wire.post(f"runs/{wire.test_id}/sessions", {"userId": user}).status_code == 201
+        assert wire.cleanup()["success"]
 
     def test_expires_by_the_ledgers_clock_though_its_run_goes_on(self, run: TestRun) -> None:
         with changed(PASS_MINUTES=1e-9):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from django.apps import apps
 from django.apps.registry import Apps
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import connections, models
 from django.db.models import Q, QuerySet
 
 from ...conf import settings
@@ -225,10 +225,30 @@ def database_refuses(pointer: Pointer) -> bool:
 def look_at_tables() -> None:
     """Ask the database anew which tables point where: each plan and each purge begins with it."""
     _tables.cache_clear()
+    _elsewhere.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _elsewhere() -> frozenset[str]:
+    """The models' tables that hold no row of the ledger's database: those it has not, and its views, which
+    show the rows of others.
+    """
+    connection = connections[ledger_alias()]
+    converted = connection.introspection.identifier_converter
+    with connection.cursor() as cursor:
+        kinds = {each.name: each.type for each in connection.introspection.get_table_list(cursor)}
+    found = set()
+    for model in apps.get_models(include_auto_created=True):
+        kind = kinds.get(converted(model._meta.db_table))
+        if kind == "v" or (kind is None and not database(ledger_alias()).has_table(model)):
+            found.add(model._meta.db_table)
+    return frozenset(found)
 
 
 def pointers_to(model: Model) -> list[Pointer]:
-    """Every column that can hold a row of `model`, but for tables that the product derives itself."""
+    """Every column that can hold a row of `model`, but for tables that the product derives itself, views, and
+    what is in another database.
+    """
     direct, generic = _pointers()
     target = concrete(model)
     found: list[Pointer] = [
@@ -236,7 +256,10 @@ def pointers_to(model: Model) -> list[Pointer]:
         *_tables().unmodelled.get(target._meta.db_table, ()),
         *generic,
     ]
-    return [each for each in found if not is_derived(each.model)]
+    elsewhere = _elsewhere()
+    return [
+        each for each in found if each.model._meta.db_table not in elsewhere and not is_derived(each.model)
+    ]
 
 
 def is_derived(model: Model) -> bool:
@@ -256,10 +279,16 @@ def deletion_order(found: Iterable[Model]) -> list[list[Model]]:
     return _strongly_connected(remaining, holders)
 
 
-def holds_itself(group: Sequence[Model]) -> bool:
-    """Whether rows of the group can hold each other."""
+def holds_itself(group: Sequence[Model], entries: TestEntityQuerySet) -> bool:
+    """Whether rows of the group can hold each other; by a generic pointer, whether any holds one of these
+    entries' rows: it could hold a row of any model.
+    """
+    first = group[0]
+    of_first = entries.of_model(first)
     return len(group) > 1 or any(
-        each.model is group[0] and not isinstance(each, GenericPointer) for each in pointers_to(group[0])
+        not isinstance(each, GenericPointer) or each.anyone_holding(ledger_alias(), first, of_first, Q())
+        for each in pointers_to(first)
+        if each.model is first
     )
 
 

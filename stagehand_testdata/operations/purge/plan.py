@@ -177,7 +177,7 @@ def outline(run: TestRun, entity_ids: Collection[int] | None = None) -> Outline:
     groups = []
     for members in deletion_order(installed):
         labels = tuple(model._meta.label_lower for model in members)
-        groups.append(Group(labels, holds_itself(members), sum(counts[label] for label in labels)))
+        groups.append(Group(labels, holds_itself(members, selected), sum(counts[label] for label in labels)))
     rows = selected.exclude(origin=TestEntity.Origin.EXTERNAL)
     missing = rows.filter(model__in=lost) if lost else ()
     return Outline(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from django.db import connection
@@ -10,6 +10,7 @@ from django.db import connection
 from stagehand_testdata.models import TestEntity
 from stagehand_testdata.operations import guards
 from stagehand_testdata.operations.purge import graph
+from tests.conftest import Wire
 from tests.host import models
 
 from .conftest import Run
@@ -114,3 +115,31 @@ def test_a_foreign_key_that_is_asleep_holds_all_the_same(run: Run, asleep: str) 
     assert models.Book.objects.filter(pk=book.pk).exists()
     assert models.Loan.objects.get().pk == loan.pk
     assert not outcome.success
+
+
+@pytest.mark.usefixtures("_no_old_tables")
+@pytest.mark.parametrize("is_view", [False, True], ids=["in no table", "in a view"])
+def test_a_model_whose_table_is_not_there_holds_nothing(
+    db: None, new_wire: Callable[[], Wire], is_view: bool
+) -> None:
+    run = Run(new_wire().test_id)
+    book = run.make("book")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE host_review RENAME TO kept_review")
+        if is_view:
+            cursor.execute(
+                f"CREATE VIEW host_review AS SELECT 1 AS id, 'shown' AS text, {book.pk} AS book_id"
+            )
+    assert run.purge().success
+    assert not models.Book.objects.exists()
+
+
+def test_rows_that_hold_each_other_by_a_generic_pointer_go_at_once(run: Run) -> None:
+    first = run.make("note")
+    run.make("note", subject=run.make("note", subject=first))
+    stranger = models.Note.objects.create(text="real", subject=run.make("note"))
+    outcome = run.purge()
+    assert outcome.receipt["remaining"] == 2  # the one that the stranger holds, and what that one holds
+    assert list(models.Note.objects.exclude(pk=stranger.pk)) == [stranger.subject]
+    stranger.delete()
+    assert run.purge().success
