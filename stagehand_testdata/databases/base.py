@@ -294,6 +294,10 @@ class Database:
         """Those of these tables that the connection's role may alter, guards and policies included."""
         return []
 
+    def refuses_triggers(self, table: str) -> str:
+        """Why this table, which is there, can get no triggers; empty where it can."""
+        return ""
+
     def held_guards(self) -> dict[str, HeldGuard]:
         """What the catalogue holds, by the guards' names."""
         return {}

@@ -577,6 +577,18 @@ class PostgreSQL(Database):
             row: Any = cursor.fetchone()
         return row[0] if row else ""
 
+    def refuses_triggers(self, table: str) -> str:
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT relkind::text, pg_has_role(current_user, relowner, 'USAGE') FROM pg_class"
+                " WHERE oid = to_regclass(%s)",
+                [self._quote(table)],
+            )
+            kind, owned = cursor.fetchone()
+        if kind not in ("r", "p"):
+            return "it is no ordinary table"
+        return "" if owned else "it belongs to another role"
+
     def owned_tables(self, tables: Iterable[str]) -> list[str]:
         with self.connection.cursor() as cursor:
             cursor.execute(

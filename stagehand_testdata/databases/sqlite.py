@@ -108,12 +108,15 @@ class SQLite(Database):
     def is_index(self, model: type[Model]) -> bool:
         # A virtual table (full text search) has no foreign keys, and no key but the rowid: its rows follow
         # those that they index.
-        if model._meta.pk.column != "rowid":
-            return False
+        return model._meta.pk.column == "rowid" and self._is_virtual(model._meta.db_table)
+
+    def refuses_triggers(self, table: str) -> str:
+        return "it is a virtual table" if self._is_virtual(table) else ""
+
+    def _is_virtual(self, table: str) -> bool:
         with self.connection.cursor() as cursor:
             cursor.execute(
-                "SELECT 1 FROM sqlite_master WHERE name = %s AND sql LIKE 'CREATE VIRTUAL TABLE%%'",
-                [model._meta.db_table],
+                "SELECT 1 FROM sqlite_master WHERE name = %s AND sql LIKE 'CREATE VIRTUAL TABLE%%'", [table]
             )
             return cursor.fetchone() is not None
 

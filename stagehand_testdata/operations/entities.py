@@ -391,7 +391,8 @@ def _refuse_found(run: TestRun, entity_type: EntityType, instance: models.Model)
     model = type(instance)
     if model._meta.label_lower in _reference_models():
         return
-    if not TestEntity.objects.standing().for_keys(model, [instance.pk]).filter(run=run).exists():
+    entries = TestEntity.objects.using(runs.ledger_alias()).standing().for_keys(model, [instance.pk])
+    if not entries.filter(run=run).exists():
         raise Conflict(
             f"The factory of '{entity_type.name}' found a row that is not of this run, and made none."
         )

@@ -161,7 +161,6 @@ def _is_touched(model: Model, alias: str) -> bool:
         return True
     return not (
         model._meta.app_label in _NEVER
-        or not model._meta.managed
         or model._meta.swapped
         or router.db_for_write(model) != alias
         or is_derived(model)
@@ -186,6 +185,8 @@ def _table_of(model: Model, alias: str) -> GuardedTable | Unguardable:
     pk: Any = model._meta.pk
     parts: Sequence[Any] = pk.fields if isinstance(pk, models.CompositePrimaryKey) else (pk,)
     kinds = [_kind(part) for part in parts]
+    if not model._meta.managed and (reason := database(alias).refuses_triggers(table)):
+        return Unguardable(table, label, reason)
     if len(parts) > 1 and not all(issubclass(kind, models.IntegerField) for kind in kinds):
         return Unguardable(table, label, "its key has several columns that are not all integers")
     if not issubclass(kinds[0], models.IntegerField | models.UUIDField | models.CharField | models.TextField):

@@ -132,6 +132,30 @@ class TestWhatIsGuarded:
         assert chapter.exempt == ("position", "title")
         assert book.exempt == ()
 
+    def test_is_a_table_that_no_migration_makes_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(models.Person._meta, "managed", False)
+        assert TABLE in tables()
+
+    @on_postgresql
+    def test_is_none_of_another_role(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(models.Person._meta, "managed", False)
+        sql("CREATE ROLE stagehand_owner")
+        sql(f"ALTER TABLE {TABLE} OWNER TO stagehand_owner")
+        sql("CREATE ROLE stagehand_product")
+        sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO stagehand_product")
+        sql("SET LOCAL ROLE stagehand_product")
+        assert status_of() == guards.TableStatus(
+            TABLE, "host.person", State.NOT_GUARDABLE, "it belongs to another role"
+        )
+
+    @on_sqlite
+    def test_is_no_virtual_table(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(models.Person._meta, "managed", False)
+        monkeypatch.setattr(models.Person._meta, "db_table", "searched")
+        sql("CREATE VIRTUAL TABLE searched USING fts5(name)")
+        [found] = [each for each in guards.status(ALIAS) if each.table == "searched"]
+        assert (found.state, found.reason) == (State.NOT_GUARDABLE, "it is a virtual table")
+
     @pytest.mark.parametrize(
         ("kinds", "reason"),
         [
