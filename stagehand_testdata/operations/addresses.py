@@ -21,7 +21,7 @@ from django.db.models.functions import Concat, Lower
 
 from ..access.privileges import is_account
 from ..databases.base import JoinedText
-from ..exceptions import Conflict, InvalidInput
+from ..exceptions import ConfigurationError, Conflict, InvalidInput
 from ..models import TestEntity, TestRun, all_entries_of_outer_row, entries_of_outer_row
 from ..reserved import is_reserved, reserved_domains
 
@@ -192,7 +192,7 @@ class AddressBook:
     def refuse_real(self, made: Sequence[models.Model]) -> None:
         """Raise where one of these new rows has got an address that it may not have, by whatever way.
 
-        Their entries must be written. Raises Conflict, InvalidInput.
+        Their entries must be written. Raises Conflict, InvalidInput, ConfigurationError.
         """
         user: Any = get_user_model()
         field = user.get_email_field_name()
@@ -208,6 +208,13 @@ class AddressBook:
         unclaimed, named = held - self._own, held & set(self._named)
         for address in sorted(named & unclaimed):
             self.refuse_foreign(address, field=field)
+        for address in sorted(unclaimed):
+            if "@" in address and not is_reserved(address):
+                domain = address.rpartition("@")[2]
+                raise ConfigurationError(
+                    f"The factory gives an account an address in {domain}, where it may be somebody's:"
+                    " give it one in example.com, or name a domain of your own in EMAIL_DOMAINS."
+                )
         # What was claimed is no user's; what a client chose may be a real person's by another table too.
         looks = [(users, unclaimed), *((column, named | unclaimed) for column in others)]
         for column, wanted in looks:

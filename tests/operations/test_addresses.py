@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import factory
 import pytest
 from django.contrib.auth import get_user_model
 
-from stagehand_testdata.exceptions import Conflict, InvalidInput
+from stagehand_testdata.exceptions import ConfigurationError, Conflict, InvalidInput
 from stagehand_testdata.operations.addresses import (
     AddressBook,
     identifying_columns,
@@ -16,7 +17,7 @@ from stagehand_testdata.operations.addresses import (
     require_reserved,
 )
 from tests.host.factories import UserFactory
-from tests.making import changed, perform, registered
+from tests.making import changed, create, perform, registered
 
 User = get_user_model()
 TEST_ID = "stagehand_test_Addr"
@@ -168,6 +169,16 @@ class TestAgainstTheDatabase:
         real.refresh_from_db()
         assert (real.email, real.first_name) == (stored, "Ann")
         assert User.objects.count() == 1
+
+    def test_a_factorys_own_may_be_nobodys_either(self) -> None:
+        class Open(UserFactory):
+            email = factory.LazyAttribute(lambda user: f"{user.username}@shop.com")
+
+        with pytest.raises(ConfigurationError, match=r"an address in shop\.com.*EMAIL_DOMAINS"):
+            create(Open)
+        assert not User.objects.exists()
+        with changed(EMAIL_DOMAINS=["shop.com"]):
+            assert create(Open).email.endswith("@shop.com")
 
     def test_a_real_account_under_the_default_address_is_a_conflict(self) -> None:
         User.objects.create(username="real", email=f"{BASE}@example.com")
