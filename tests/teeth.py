@@ -110,6 +110,7 @@ T_FAULTS = "contrib/test_clerk_faults.py"
 T_WEBHOOK = "contrib/test_clerk_webhook.py"
 T_FILES = "operations/test_files.py"
 T_ADOPTION = "operations/test_adoption.py"
+T_ADDRESSES = "operations/test_addresses.py"
 T_AUDIT = "operations/test_audit.py"
 T_ENTITIES = "operations/test_entities.py"
 T_TOKENS = "api/test_tokens.py"
@@ -1782,6 +1783,83 @@ BUGS: tuple[Bug, ...] = (
         "        never.add(settings.IDENTITY_FIELD)",
         '        never.add("")',
         (f"{T_CLERK}::TestTheColumn::test_is_no_clients_to_set",),
+    ),
+    Bug(
+        "a row of NULLs under a key that was given again is the run's",
+        FINGERPRINTS,
+        "    if not (has_values or _is_counted_up(model)):\n",
+        "    if False:\n",
+        (T_FINGERPRINTS,),
+    ),
+    Bug(
+        "what was NULL is not remembered",
+        FINGERPRINTS,
+        "(_NULL if value is None else _digest(field, value)) in accepted",
+        "(accepted == [_NULL] or _digest(field, value) in accepted)",
+        (T_FINGERPRINTS,),
+    ),
+    Bug(
+        "a row on the way may have nothing but its key",
+        ENTITIES,
+        "        if not can_tell_rows(row.model):\n",
+        "        if False:\n",
+        (T_ENTITIES,),
+    ),
+    Bug(
+        "what fails after the commit is tried again",
+        HOOKS,
+        "                if not committed or (isinstance(error, TestDataError) and not removing):\n",
+        "                if True:\n",
+        (T_ENTITIES,),
+    ),
+    Bug(
+        "what a purge leaves to the commit is in nobody's name",
+        OWN_WAY,
+        "            until_commit(CurrentRun(self.run.pk, self.run.test_id), removing=True),\n",
+        "",
+        (T_OWN_WAY,),
+    ),
+    Bug(
+        "renewing guards forgets since when they watch",
+        GUARDS,
+        "            if status.state is State.AWAKE and connections[alias].features.can_rollback_ddl:\n",
+        "            if False:\n",
+        (f"{T_GUARDS}::TestInstalling",),
+    ),
+    Bug(
+        "a view holds the rows that it shows",
+        GRAPH,
+        '        if kind == "v" or (',
+        "        if (",
+        (T_GRAPH,),
+    ),
+    Bug(
+        "a table of another database stops the purge",
+        GRAPH,
+        "(kind is None and not database(ledger_alias()).has_table(model))",
+        "False",
+        (T_GRAPH,),
+    ),
+    Bug(
+        "generic pointers within a model go one level a purge",
+        GRAPH,
+        "not isinstance(each, GenericPointer) or each.anyone_holding(ledger_alias(), first, of_first, Q())",
+        "not isinstance(each, GenericPointer)",
+        (T_GRAPH,),
+    ),
+    Bug(
+        "a table that no migration makes is not guarded",
+        GUARDS,
+        "        or model._meta.swapped\n",
+        "        or model._meta.swapped or not model._meta.managed\n",
+        (f"{T_GUARDS}::TestWhatIsGuarded",),
+    ),
+    Bug(
+        "a factory's own address may be anybody's",
+        ADDRESSES,
+        '            if "@" in address and not is_reserved(address):\n',
+        "            if False:\n",
+        (T_ADDRESSES,),
     ),
 )
 
