@@ -97,7 +97,12 @@ class RenewSerializer(RunFrameSerializer):
 
 
 class SessionRequestSerializer(RunFrameSerializer):
-    userId = Identifier(help_text="The key of a user of the run.")
+    userId = Identifier(help_text="The key of a user of the run, or of a row that has one.")
+    type = Text(
+        required=False,
+        max_length=128,
+        help_text="Of the row that `userId` is the key of, if it is no account.",
+    )
     next = Text(required=False, max_length=2000, help_text="Where the link leads: a path of this product.")
 
     def validate_next(self, value: str) -> str:

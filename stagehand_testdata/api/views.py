@@ -504,7 +504,13 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         run = self.run_of_path()
         data = self.body(serializers.SessionRequestSerializer)
         _refuse_old(data)
-        opened = sign_in.sign_in(run, data["userId"], data.get("next", get_script_prefix()), request.META)
+        opened = sign_in.sign_in(
+            run,
+            data["userId"],
+            data.get("next", get_script_prefix()),
+            request.META,
+            type_name=data.get("type"),
+        )
         granted = {
             "test_id": run.test_id,
             "user_id": opened.user_id,
