@@ -25,9 +25,11 @@ _LONGEST_MINUTES = 10 * 366 * 24 * 60
 class StrictSerializer(serializers.Serializer[Any]):
     """Refuses fields that it does not know, by name."""
 
+    unknown_field = "Unknown field."
+
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, Mapping):
-            unknown = {name: ["Unknown field."] for name in data if name not in self.fields}
+            unknown = {name: [self.unknown_field] for name in data if name not in self.fields}
             if unknown:
                 raise serializers.ValidationError(unknown)
         return super().to_internal_value(data)
@@ -118,6 +120,8 @@ class ShadowCopySerializer(RunFrameSerializer):
 
 
 class CreateEntitiesSerializer(FrameSerializer):
+    unknown_field = "Unknown field: columns go under `fields`."
+
     count = Whole(required=False, min_value=1)
     fields_ = serializers.DictField(required=False)
 
