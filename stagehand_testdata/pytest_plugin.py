@@ -43,14 +43,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Reporter(config, book), "testdata-reporter")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without a server a test works on Django's database, and pytest-django is to know before it begins."""
-    if not config.pluginmanager.hasplugin("django") or any(_server_named(config)):
-        return
-    for item in items:
-        if "testdata_run" in getattr(item, "fixturenames", ()) and not _has_database(item):
-            item.add_marker(pytest.mark.django_db)
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
+    """Without a server a test works on Django's database, and pytest-django is to know before it begins.
+
+    Before it puts those on real transactions last, too: they empty the tables.
+    """
+    if config.pluginmanager.hasplugin("django") and not any(_server_named(config)):
+        for item in items:
+            if "testdata_run" in getattr(item, "fixturenames", ()) and not _has_database(item):
+                item.add_marker(pytest.mark.django_db)
+    yield
 
 
 # --- fixtures ---------------------------------------------------------------------------------------------
