@@ -322,7 +322,7 @@ def _passes() -> Messages:
     if settings.ENABLED is False or _MIDDLEWARE in django_settings.MIDDLEWARE:
         return
     yield checks.Warning(
-        "Test data can be made here, and no pass counts: the product's own requests never come under a run, so"
+        "Test data can be made here, and no pass counts: the product's own requests never come under a run:"
         " a browser under test sees none of its rows, and what it writes counts as real.",
         hint=f"Put {_MIDDLEWARE!r} into MIDDLEWARE, before whatever asks the database; where no browser is to"
         " come under a run, silence this check; see docs/passes.md.",

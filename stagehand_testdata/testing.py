@@ -34,7 +34,7 @@ class InProcess(httpx.BaseTransport):
         )
         if urls is not None:
             # What makes a link of this request looks there too.
-            asked.urlconf = urls  # type: ignore[attr-defined]
+            asked.urlconf = urls
         asked.resolver_match = found = get_resolver(urls).resolve(asked.path_info)
         opened = {**raw(), "ENABLED": True, "REQUIRE_ACCESS_KEY": False}
         with override_settings(STAGEHAND_TESTDATA=opened):

@@ -204,14 +204,11 @@ class TestDataViewSet(ViewSet):
         test_id = self.request.META.get("HTTP_X_TEST_ID", "")
         if not runs.TEST_ID.fullmatch(test_id) or not test_id.startswith(settings.TEST_ID_PREFIX):
             # What the message says is the document's.
-            raise InvalidTestId(
-                details={
-                    "X-Test-ID": [
-                        f"A header of 1 to 128 letters, digits, '_' and '-', beginning with"
-                        f" '{settings.TEST_ID_PREFIX}' (TEST_ID_PREFIX)."
-                    ]
-                }
+            form = (
+                "A header of 1 to 128 letters, digits, '_' and '-', beginning with"
+                f" '{settings.TEST_ID_PREFIX}' (TEST_ID_PREFIX)."
             )
+            raise InvalidTestId(details={"X-Test-ID": [form]})
         return str(test_id)
 
     def sent(self) -> dict[str, Any]:
@@ -409,15 +406,11 @@ class OperationViewSet(TestDataViewSet):
             data, _ = self.frame_and_rest()
             _refuse_old(data)
         name = self.kwargs["operation"].strip("/")[:_SHOWN]
-        raise UnknownOperation(
-            details={
-                "operation": [
-                    f"No app here registers '{name}': operations come from `testdata` modules, those of the"
-                    " marketplace with 'stagehand_testdata.marketplace' in INSTALLED_APPS. Rows of a factory:"
-                    " POST entities/{type}."
-                ]
-            }
+        advice = (
+            f"No app here registers '{name}': operations come from `testdata` modules, those of the marketplace"
+            " with 'stagehand_testdata.marketplace' in INSTALLED_APPS. Rows of a factory: POST entities/{type}."
         )
+        raise UnknownOperation(details={"operation": [advice]})
 
 
 class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
