@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -150,13 +150,31 @@ def _opened(
             **told,
         }
         run = TestDataManager(**told)
+        if run.url in book.down:
+            pytest.fail(book.down[run.url], pytrace=False)
     try:
-        with run:
+        with ExitStack() as stack:
+            _enter(stack, run, book)
             yield run
             if url is None and not (keep or run.is_over):
                 run.cleanup()
     finally:
-        book.enter(run, kept=keep)
+        # One that nobody could be asked for is none.
+        if run.access is not None or run.url not in book.down:
+            book.enter(run, kept=keep)
+
+
+def _enter(stack: ExitStack, run: TestDataManager, book: Book) -> None:
+    """Begin the run; where its server is down, that is told in a line, and asked no more."""
+    from .client.errors import ConnectionFailed
+
+    try:
+        stack.enter_context(run)
+        return
+    except ConnectionFailed as error:
+        book.down[run.url] = str(error)
+    # Out here nothing else is shown with it.
+    pytest.fail(book.down[run.url], pytrace=False)
 
 
 def _server_named(config: pytest.Config) -> tuple[str, str]:
@@ -204,6 +222,8 @@ class Book:
     def __init__(self) -> None:
         self.pending: list[dict[str, Any]] = []
         self.session: TestDataManager | None = None
+        #: The servers that could not be reached, after all patience, and what was said of each.
+        self.down: dict[str, str] = {}
 
     def enter(self, run: TestDataManager, *, kept: bool) -> None:
         receipt = run.receipt

@@ -387,9 +387,22 @@ class TestWhereNobodyUsesIt:
         assert min(took) < 0.05
 
 
-def test_a_server_that_is_down_is_one_clear_line(suite: Suite) -> None:
+def test_a_server_that_is_down_is_one_clear_line_and_waited_for_once(suite: Suite) -> None:
+    code = """
+        import pytest
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(testdata_run, number): pass
+        def test_of_the_session(testdata_session): pass
+    """
     started = time.monotonic()
-    done = suite("def test_it(testdata_run): pass", *ON_A_SERVER, "--testdata-url", "http://127.0.0.1:9")
+    done = suite(code, *ON_A_SERVER, "--testdata-url", "http://127.0.0.1:9", "--durations=0", "-vv")
     assert done.returncode == 1
-    assert "cannot be reached" in done.stdout
-    assert time.monotonic() - started < 60
+    assert "4 errors" in done.stdout
+    line = r"^The server at \S+ cannot be reached .*: is it running\?$"
+    assert len(re.findall(line, done.stdout, re.MULTILINE)) == 4
+    assert "testdata:" not in done.stdout
+    assert "Traceback" not in done.stdout
+    waited = [float(each) for each in re.findall(r"^([\d.]+)s setup", done.stdout, re.MULTILINE)]
+    assert len([each for each in waited if each > 0.5]) == 1
+    # One patience: eight attempts, and at most 19 seconds between them.
+    assert time.monotonic() - started < 30

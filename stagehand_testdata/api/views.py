@@ -407,8 +407,9 @@ class OperationViewSet(TestDataViewSet):
             _refuse_old(data)
         name = self.kwargs["operation"].strip("/")[:_SHOWN]
         advice = (
-            f"No app here registers '{name}': operations come from `testdata` modules, those of the marketplace"
-            " with 'stagehand_testdata.marketplace' in INSTALLED_APPS. Rows of a factory: POST entities/{type}."
+            f"No app here registers '{name}': operations come from `testdata` modules, those of the"
+            " marketplace with 'stagehand_testdata.marketplace' in INSTALLED_APPS. Rows of a factory: POST"
+            " entities/{type}."
         )
         raise UnknownOperation(details={"operation": [advice]})
 
