@@ -56,13 +56,15 @@ _MIDDLEWARE = "stagehand_testdata.middleware.test_run_middleware"
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """E001 to E005, W024, E025, E027, E029, E031, E032, E041 to E043: the settings by themselves.
 
-    E049 and E050 too: the identity provider is imported only where it is not the default.
+    E049 and E050 too: the identity provider is imported only where it is not the default. W051: how runs get
+    into the product's own requests.
     """
     if not isinstance(getattr(django_settings, NAME, {}), dict):
         return [Error(f"{NAME} is not a dict.", hint=f"{NAME} = {{'ENABLED': …}}", id="stagehand.E001")]
     by_themselves = (
         _unknown_or_mistyped,
         _gate,
+        _passes,
         _labels,
         _fence,
         _mail,
@@ -314,6 +316,18 @@ def _gate() -> Messages:
             hint="Give the dotted path of a function that returns True while test data may be made.",
             id="stagehand.E004",
         )
+
+
+def _passes() -> Messages:
+    if settings.ENABLED is False or _MIDDLEWARE in django_settings.MIDDLEWARE:
+        return
+    yield checks.Warning(
+        "Test data can be made here, and no pass counts: the product's own requests never come under a run:"
+        " a browser under test sees none of its rows, and what it writes counts as real.",
+        hint=f"Put {_MIDDLEWARE!r} into MIDDLEWARE, before whatever asks the database; where no browser is to"
+        " come under a run, silence this check; see docs/passes.md.",
+        id="stagehand.W051",
+    )
 
 
 def _labels() -> Messages:

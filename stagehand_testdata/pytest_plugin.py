@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,14 +43,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Reporter(config, book), "testdata-reporter")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without a server a test works on Django's database, and pytest-django is to know before it begins."""
-    if not config.pluginmanager.hasplugin("django") or any(_server_named(config)):
-        return
-    for item in items:
-        if "testdata_run" in getattr(item, "fixturenames", ()) and not _has_database(item):
-            item.add_marker(pytest.mark.django_db)
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Without a server a test works on Django's database, and pytest-django is to know before it begins.
+
+    Before it puts those on real transactions last, too: they empty the tables.
+    """
+    if config.pluginmanager.hasplugin("django") and not any(_server_named(config)):
+        for item in items:
+            if "testdata_run" in getattr(item, "fixturenames", ()) and not _has_database(item):
+                item.add_marker(pytest.mark.django_db)
+    yield
 
 
 # --- fixtures ---------------------------------------------------------------------------------------------
@@ -147,13 +150,31 @@ def _opened(
             **told,
         }
         run = TestDataManager(**told)
+        if run.url in book.down:
+            pytest.fail(book.down[run.url], pytrace=False)
     try:
-        with run:
+        with ExitStack() as stack:
+            _enter(stack, run, book)
             yield run
             if url is None and not (keep or run.is_over):
                 run.cleanup()
     finally:
-        book.enter(run, kept=keep)
+        # One that nobody could be asked for is none.
+        if run.access is not None or run.url not in book.down:
+            book.enter(run, kept=keep)
+
+
+def _enter(stack: ExitStack, run: TestDataManager, book: Book) -> None:
+    """Begin the run; where its server is down, that is told in a line, and asked no more."""
+    from .client.errors import ConnectionFailed
+
+    try:
+        stack.enter_context(run)
+        return
+    except ConnectionFailed as error:
+        book.down[run.url] = str(error)
+    # Out here nothing else is shown with it.
+    pytest.fail(book.down[run.url], pytrace=False)
 
 
 def _server_named(config: pytest.Config) -> tuple[str, str]:
@@ -201,6 +222,8 @@ class Book:
     def __init__(self) -> None:
         self.pending: list[dict[str, Any]] = []
         self.session: TestDataManager | None = None
+        #: The servers that could not be reached, after all patience, and what was said of each.
+        self.down: dict[str, str] = {}
 
     def enter(self, run: TestDataManager, *, kept: bool) -> None:
         receipt = run.receipt

@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
-from django.conf import settings
 from django.test import RequestFactory, override_settings
 from django.urls import NoReverseMatch, get_resolver, reverse
 
 from .client import TestDataManager
-from .conf import settings as ours
+from .conf import raw, settings
 
 URL = "http://testserver"
 _URLS = "stagehand_testdata.urls"
@@ -25,7 +24,7 @@ class InProcess(httpx.BaseTransport):
     """Calls the API's views; the host's URLs may include them or not."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        resolver = get_resolver() if _mounted_at() is not None else get_resolver(_URLS)
+        urls = None if _mounted_at() is not None else _URLS
         asked = RequestFactory().generic(
             request.method,
             request.url.raw_path.decode("ascii"),
@@ -33,8 +32,11 @@ class InProcess(httpx.BaseTransport):
             content_type="application/json",
             headers={name: value for name, value in request.headers.items() if name != "host"},
         )
-        asked.resolver_match = found = resolver.resolve(asked.path_info)
-        opened = {**settings.STAGEHAND_TESTDATA, "ENABLED": True, "REQUIRE_ACCESS_KEY": False}
+        if urls is not None:
+            # What makes a link of this request looks there too.
+            asked.urlconf = urls
+        asked.resolver_match = found = get_resolver(urls).resolve(asked.path_info)
+        opened = {**raw(), "ENABLED": True, "REQUIRE_ACCESS_KEY": False}
         with override_settings(STAGEHAND_TESTDATA=opened):
             answer = found.func(asked, *found.args, **found.kwargs)
             if hasattr(answer, "render"):
@@ -50,7 +52,7 @@ def in_process(**options: Any) -> TestDataManager:
     return TestDataManager(
         URL,
         api_path=_mounted_at() or "",
-        prefix=ours.TEST_ID_PREFIX,
+        prefix=settings.TEST_ID_PREFIX,
         transport=InProcess(),
         key="",
         keep=True,

@@ -130,6 +130,18 @@ def test_stagehand_E004_the_gates_path_leads_to_no_function(flag: str) -> None:
     assert settings_problems(ENABLED="tests.access.test_gate.answers") == []
 
 
+@pytest.mark.parametrize("flag", [True, lambda: True, "tests.access.test_gate.answers"])
+def test_stagehand_W051_a_pass_would_count_for_nothing(flag: Any) -> None:
+    ours = "stagehand_testdata.middleware.test_run_middleware"
+    with override_settings(MIDDLEWARE=["django.middleware.common.CommonMiddleware"]):
+        [problem] = settings_problems(ENABLED=flag)
+        assert (problem.id, problem.is_serious()) == ("stagehand.W051", False)
+        assert ours in str(problem.hint)
+        assert settings_problems(ENABLED=False) == []
+    with override_settings(MIDDLEWARE=[ours]):
+        assert settings_problems(ENABLED=flag) == []
+
+
 def test_stagehand_E031_a_fence_that_is_none() -> None:
     assert ids(settings_problems(FENCE="blok")) == ["stagehand.E031"]
     for fence in ("block", "report", "off"):

@@ -35,6 +35,56 @@ def test_every_error_code_is_in_the_tree_that_the_module_draws() -> None:
     assert drawn == classes
 
 
+def routes_of_docs() -> dict[str, str]:
+    """Each route of docs/api.md, and what it says of its body."""
+    rows = re.findall(
+        r"^\| `([A-Z]+ [^`]+)` \|(.*?)\|.*\|$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE
+    )
+    return dict(rows)
+
+
+def test_every_route_is_documented() -> None:
+    from stagehand_testdata.urls import _routes
+
+    there = {
+        f"{method.upper()} {route}".replace("<str:", "{").replace(">", "}")
+        for route, _, actions, _ in _routes()
+        for method in actions
+    }
+    assert set(routes_of_docs()) == there
+
+
+def test_every_field_of_a_body_is_documented() -> None:
+    from stagehand_testdata.api import serializers as api
+    from stagehand_testdata.marketplace import serializers as marketplace
+
+    bodies = {
+        "POST verify-access": api.VerifyAccessSerializer,
+        "POST entities/{type}": api.CreateEntitiesSerializer,
+        "POST shadow-copies": api.ShadowCopySerializer,
+        "POST cleanup": api.CleanupSerializer,
+        "PATCH runs/{testId}": api.RenewSerializer,
+        "POST runs/{testId}/sessions": api.SessionRequestSerializer,
+        "POST tokens": api.TokenSerializer,
+        "POST builders": marketplace.BuilderRequest,
+        "POST session-types": marketplace.SessionTypesRequest,
+        "POST clients": marketplace.ClientRequest,
+        "POST booking-scenarios": marketplace.BookingRequest,
+    }
+    frame = set(api.FrameSerializer().fields)
+    documented = routes_of_docs()
+    for route, serializer in bodies.items():
+        assert set(serializer().fields) - frame <= set(re.findall(r"\w+", documented[route])), route
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert all(f"`{name}`" in page for name in frame)
+
+
+def test_nothing_is_installed_from_where_the_package_is_not() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        for command in re.findall(r"pip install [^`\n]*stagehand-testdata[^`\n]*", page.read_text()):
+            assert " @ git+https://" in command, (page, command)
+
+
 def test_no_link_in_the_docs_is_broken() -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):

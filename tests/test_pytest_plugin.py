@@ -281,6 +281,66 @@ class TestOnDjangosDatabase:
         done = suite(code, *IN_PROCESS, **self.DJANGO)
         assert done.returncode == 0, done.stdout + done.stderr
 
+    def test_a_host_that_sets_nothing_and_includes_nothing_will_do(self, suite: Suite) -> None:
+        code = """
+            import pytest
+            @pytest.fixture(autouse=True)
+            def changed(settings):
+                del settings.STAGEHAND_TESTDATA
+                settings.ROOT_URLCONF = "tests.urls_without"
+            def test_it(testdata_run, client):
+                made = testdata_run.client()
+                opened = testdata_run.session(made, next_path="/marketplace/builders")
+                assert opened.link.startswith("http://testserver/sign-in/")
+                for each in opened.storage_state["cookies"]:
+                    client.cookies[each["name"]] = each["value"]
+                page = client.get("/marketplace/builders")
+                assert page.wsgi_request.user.pk == int(made.user_id)
+        """
+        done = suite(code, *IN_PROCESS, **self.DJANGO)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def test_the_documented_fixtures_give_it_an_inbox_and_capture(self, suite: Suite, tmp_path: Path) -> None:
+        page = (ROOT / "docs" / "client.md").read_text()
+        [recipe] = re.findall(r"^```python\n(# conftest\.py\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+        code = """
+            import datetime as dt
+            import pytest
+            from django.core import mail
+            from django.core.management import call_command
+            def book(run, client):
+                builder = run.builder()
+                [offer] = run.session_types(builder)
+                start = (dt.datetime.now(dt.UTC) + dt.timedelta(days=2)).strftime("%Y-%m-%dT%H:%M")
+                form = {"name": "Zoe", "email": "zoe@example.com"}
+                form |= {"session_type": offer.id, "start_time": start}
+                page = f"/marketplace/builders/{builder.id}"
+                return client.post(page, form, headers=run.pass_().headers)
+            @pytest.mark.parametrize("number", range(2))
+            def test_it(testdata_run, client, number):
+                answer = book(testdata_run, client)
+                assert answer.status_code == 302, answer.content
+                [message] = testdata_run.messages(to="zoe@example.com")
+                assert message.subject.startswith("Booking received")
+                assert mail.outbox == []
+                mail.send_mail("Hello", "you", None, ["somebody@shop.com"])
+                assert len(mail.outbox) == 1
+                assert len(testdata_run.entities(origin="captured")) == 1
+                assert testdata_run.cleanup().remaining == 0
+            @pytest.mark.parametrize("number", range(2))
+            def test_on_real_transactions_too(testdata_run, transactional_db, client, number):
+                call_command("testdata", "guards", "install")
+                assert book(testdata_run, client).status_code == 302
+                assert len(testdata_run.entities(origin="captured")) == 1
+            def test_without_transactions_again(testdata_run, client):
+                test_it(testdata_run, client, 3)
+        """
+        without = suite(code, *IN_PROCESS, **self.DJANGO)
+        assert "3 failed" in without.stdout, without.stdout
+        (tmp_path / "conftest.py").write_text(recipe)
+        done = suite(code, *IN_PROCESS, **self.DJANGO)
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def test_its_only_environment_is_never_taken_unasked(self, suite: Suite, tmp_path: Path) -> None:
         (tmp_path / "stagehand-testdata.toml").write_text(
             '[environments]\nproduction = "http://127.0.0.1:9"\n'
@@ -327,9 +387,22 @@ class TestWhereNobodyUsesIt:
         assert min(took) < 0.05
 
 
-def test_a_server_that_is_down_is_one_clear_line(suite: Suite) -> None:
+def test_a_server_that_is_down_is_one_clear_line_and_waited_for_once(suite: Suite) -> None:
+    code = """
+        import pytest
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(testdata_run, number): pass
+        def test_of_the_session(testdata_session): pass
+    """
     started = time.monotonic()
-    done = suite("def test_it(testdata_run): pass", *ON_A_SERVER, "--testdata-url", "http://127.0.0.1:9")
+    done = suite(code, *ON_A_SERVER, "--testdata-url", "http://127.0.0.1:9", "--durations=0", "-vv")
     assert done.returncode == 1
-    assert "cannot be reached" in done.stdout
-    assert time.monotonic() - started < 60
+    assert "4 errors" in done.stdout
+    line = r"^The server at \S+ cannot be reached .*: is it running\?$"
+    assert len(re.findall(line, done.stdout, re.MULTILINE)) == 4
+    assert "testdata:" not in done.stdout
+    assert "Traceback" not in done.stdout
+    waited = [float(each) for each in re.findall(r"^([\d.]+)s setup", done.stdout, re.MULTILINE)]
+    assert len([each for each in waited if each > 0.5]) == 1
+    # One patience: eight attempts, and at most 19 seconds between them.
+    assert time.monotonic() - started < 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -72,8 +73,10 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(product: Path) -> Iterator[str]:
-    migrate, serve = commands("Quick start")[:2]
-    assert run(migrate, product).returncode == 0
+    *prepare, serve = commands("Quick start")[:3]
+    for command in prepare:
+        done = run(command, product)
+        assert done.returncode == 0, done.stderr
     port = free_port()
     words = shlex.split(serve.removesuffix("&").replace("8000", f"127.0.0.1:{port}"))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -105,15 +108,29 @@ def test_the_quick_start_is_short() -> None:
 
 
 def test_the_quick_start_works(product: Path, server: str) -> None:
-    import json
-
-    create, cleanup = (line.replace("localhost:8000", server) for line in commands("Quick start")[2:])
+    create, cleanup = (line.replace("localhost:8000", server) for line in commands("Quick start")[3:])
     made = json.loads(run(create, product).stdout)
     assert made["status"] == "CONFIRMED"
     assert set(made["entities"]) == {"builder", "sessionType", "client", "booking"}
     receipt = json.loads(run(cleanup, product).stdout)
     assert receipt["success"] is True
     assert sum(receipt["removed"].values()) == 6
+
+
+def test_the_quick_start_leaves_no_pass_without_effect(product: Path, server: str) -> None:
+    done = run("python manage.py check --database default", product)
+    assert done.returncode == 0, done.stderr
+    assert "stagehand.W020" not in done.stderr
+    assert "stagehand.W051" not in done.stderr
+    granted = f"http://{server}/api/test/runs/stagehand_test_2"
+    made = run(
+        f"curl -s http://{server}/api/test/verify-access -H 'X-Test-ID: stagehand_test_2' --json '{{}}'",
+        product,
+    )
+    assert '"success":true' in made.stdout
+    token = json.loads(run(f"curl -s {granted}/pass --json '{{}}'", product).stdout)["token"]
+    page = run(f"curl -si http://{server}/admin/login/ -H 'X-Testdata-Pass: {token}'", product)
+    assert "X-Testdata-Run: stagehand_test_2" in page.stdout
 
 
 @pytest.mark.parametrize("command", commands("Clean up"))

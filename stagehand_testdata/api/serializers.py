@@ -25,9 +25,11 @@ _LONGEST_MINUTES = 10 * 366 * 24 * 60
 class StrictSerializer(serializers.Serializer[Any]):
     """Refuses fields that it does not know, by name."""
 
+    unknown_field = "Unknown field."
+
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, Mapping):
-            unknown = {name: ["Unknown field."] for name in data if name not in self.fields}
+            unknown = {name: [self.unknown_field] for name in data if name not in self.fields}
             if unknown:
                 raise serializers.ValidationError(unknown)
         return super().to_internal_value(data)
@@ -97,7 +99,12 @@ class RenewSerializer(RunFrameSerializer):
 
 
 class SessionRequestSerializer(RunFrameSerializer):
-    userId = Identifier(help_text="The key of a user of the run.")
+    userId = Identifier(help_text="The key of a user of the run, or of a row that has one.")
+    type = Text(
+        required=False,
+        max_length=128,
+        help_text="Of the row that `userId` is the key of, if it is no account.",
+    )
     next = Text(required=False, max_length=2000, help_text="Where the link leads: a path of this product.")
 
     def validate_next(self, value: str) -> str:
@@ -113,6 +120,8 @@ class ShadowCopySerializer(RunFrameSerializer):
 
 
 class CreateEntitiesSerializer(FrameSerializer):
+    unknown_field = "Unknown field: columns go under `fields`."
+
     count = Whole(required=False, min_value=1)
     fields_ = serializers.DictField(required=False)
 

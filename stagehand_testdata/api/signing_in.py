@@ -32,7 +32,9 @@ _HEADERS = {"Cache-Control": "private, no-store", "Referrer-Policy": "no-referre
 def link_to(token: str, request: Request) -> str:
     """The address that signs a browser in, at the host that was asked."""
     found: Any = request.resolver_match
-    return str(request.build_absolute_uri(reverse(f"{found.namespace}:sign-in", args=[token])))
+    name = ":".join([*found.namespaces, "sign-in"])
+    path = reverse(name, urlconf=getattr(request, "urlconf", None), args=[token])
+    return str(request.build_absolute_uri(path))
 
 
 def storage_state(opened: sign_in.SignedIn, request: Request) -> dict[str, Any]:

@@ -55,6 +55,8 @@ from .parsers import StrictJSONParser
 from .signing_in import link_to, storage_state
 
 _LENGTH_DIGITS = 20
+#: So much of a name that means nothing is said back.
+_SHOWN = 100
 _COUNT = re.compile(r"0*[1-9][0-9]{0,99}")
 _HOUR_MINUTES = 60
 _DAY_MINUTES = 24 * 60
@@ -201,7 +203,12 @@ class TestDataViewSet(ViewSet):
         """The test id of the header; raises InvalidTestId."""
         test_id = self.request.META.get("HTTP_X_TEST_ID", "")
         if not runs.TEST_ID.fullmatch(test_id) or not test_id.startswith(settings.TEST_ID_PREFIX):
-            raise InvalidTestId
+            # What the message says is the document's.
+            form = (
+                "A header of 1 to 128 letters, digits, '_' and '-', beginning with"
+                f" '{settings.TEST_ID_PREFIX}' (TEST_ID_PREFIX)."
+            )
+            raise InvalidTestId(details={"X-Test-ID": [form]})
         return str(test_id)
 
     def sent(self) -> dict[str, Any]:
@@ -398,7 +405,13 @@ class OperationViewSet(TestDataViewSet):
         if request.method == "POST":
             data, _ = self.frame_and_rest()
             _refuse_old(data)
-        raise UnknownOperation
+        name = self.kwargs["operation"].strip("/")[:_SHOWN]
+        advice = (
+            f"No app here registers '{name}': operations come from `testdata` modules, those of the"
+            " marketplace with 'stagehand_testdata.marketplace' in INSTALLED_APPS. Rows of a factory: POST"
+            " entities/{type}."
+        )
+        raise UnknownOperation(details={"operation": [advice]})
 
 
 class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
@@ -504,7 +517,13 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         run = self.run_of_path()
         data = self.body(serializers.SessionRequestSerializer)
         _refuse_old(data)
-        opened = sign_in.sign_in(run, data["userId"], data.get("next", get_script_prefix()), request.META)
+        opened = sign_in.sign_in(
+            run,
+            data["userId"],
+            data.get("next", get_script_prefix()),
+            request.META,
+            type_name=data.get("type"),
+        )
         granted = {
             "test_id": run.test_id,
             "user_id": opened.user_id,

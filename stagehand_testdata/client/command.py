@@ -37,7 +37,7 @@ _BUILD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 def main(argv: list[str] | None = None) -> int:
     """The exit status; whatever goes wrong is told in one line, without a secret."""
-    options = _parser().parse_args(argv)
+    options = _parsed(argv)
     try:
         status: int = options.run(options)
     except KeyboardInterrupt:
@@ -51,6 +51,19 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - a traceback shows what a CI's log must not hold
         return _tell(*_explained(error))
     return status
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    """What is meant; argparse itself takes no field that stands behind an option."""
+    parser = _parser()
+    options, others = parser.parse_known_args(argv)
+    fields = getattr(options, "fields", None)
+    if fields is None or any(word.startswith("-") for word in others):
+        if others:
+            parser.error(f"unrecognized arguments: {' '.join(others)}")
+    else:
+        fields += others
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,8 +128,7 @@ def prepare(options: Any) -> int:
         values["TEST_ENVIRONMENT"] = values[ENVIRONMENT_VARIABLE] = name
     # Whatever happens from here on, a clean-up knows the run.
     env_file.write(options.env_file, values)
-    if not shadow:
-        _make_accounts(run, build)
+    made = not shadow and _make_accounts(run, build)
     granted = run.pass_()
     values |= {
         "TEST_PASS": granted.token,
@@ -128,11 +140,14 @@ def prepare(options: Any) -> int:
         # GitHub takes it for a command wherever it is written, and hides the pass from then on.
         print(f"::add-mask::{granted.token}", file=sys.stderr)
         env_file.append(Path(os.environ["GITHUB_ENV"]), values)
-    text = (
-        f"Set up production shadow test mode for build {build}"
-        if shadow
-        else f"Created CI test accounts for build {build}"
-    )
+    if shadow:
+        text = f"Set up production shadow test mode for build {build}"
+    elif made:
+        text = f"Created CI test accounts for build {build}"
+    else:
+        text = (
+            f"Opened the run of build {build}, without accounts: the server has no operation that makes them"
+        )
     _show(options, {**access.raw, "buildId": build, "shadow": shadow}, [text, f"TEST_ID={run.test_id}"])
     return 0
 
@@ -280,19 +295,30 @@ def _open(server: Server, name: str, build: str) -> tuple[TestDataManager, Acces
     raise Conflict(f"Build {build} was prepared {_TIMES} times: give it another --build-id.")
 
 
-def _make_accounts(run: TestDataManager, build: str) -> None:
-    """The document's accounts, made by whichever shard comes first: each has a key that all of them send."""
-    builder = run.builder(
-        name=f"CI Builder {build}",
-        email=f"ci-builder-{build.lower()}@example.com",
-        once=f"prepare:{run.test_id}:builder",
-    )
+def _make_accounts(run: TestDataManager, build: str) -> bool:
+    """The document's accounts, made by whichever shard comes first: each has a key that all of them send.
+
+    False where the product has no operations for them: it does without the marketplace kit.
+    """
+    from .errors import InvalidRequest
+
+    try:
+        builder = run.builder(
+            name=f"CI Builder {build}",
+            email=f"ci-builder-{build.lower()}@example.com",
+            once=f"prepare:{run.test_id}:builder",
+        )
+    except InvalidRequest as error:
+        if error.code == "unknown_operation":
+            return False
+        raise
     run.session_types(builder, once=f"prepare:{run.test_id}:session-types")
     run.client(
         name=f"CI Client {build}",
         email=f"ci-client-{build.lower()}@example.com",
         once=f"prepare:{run.test_id}:client",
     )
+    return True
 
 
 def _build_id(options: Any) -> str:
@@ -322,7 +348,9 @@ def _test_id(options: Any) -> str:
 
     found = _known_test_id(options)
     if not found:
-        raise Misuse(f"Which run? Give --test-id, or or `{PROGRAM} prepare`: there is no {options.env_file}.")
+        raise Misuse(
+            f"Which run? Give --test-id, or run `{PROGRAM} prepare` first: there is no {options.env_file}."
+        )
     return found
 
 

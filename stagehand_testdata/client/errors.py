@@ -157,10 +157,11 @@ def refusal(status: int, body: Mapping[str, Any]) -> Refused:
     """The error that an answer in the API's shape is."""
     code = str(body["code"])
     kind = Refused.by_code.get(code) or Refused.by_status.get(status, Refused)
-    details = body.get("details")
-    return kind(
-        str(body.get("message") or body.get("error") or code),
-        code=code,
-        status=status,
-        details=details if isinstance(details, Mapping) else None,
-    )
+    found = body.get("details")
+    details = found if isinstance(found, Mapping) else {}
+    message = str(body.get("message") or body.get("error") or code)
+    texts = [str(text) for each in details.values() for text in each]
+    if texts and not any(text in message for text in texts):
+        # A message that the document gives word for word; the details say what to do.
+        message = f"{message}: {texts[0]}"
+    return kind(message, code=code, status=status, details=details)

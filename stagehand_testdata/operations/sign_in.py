@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.contrib import auth
 from django.contrib.sessions.backends.base import SessionBase
@@ -34,14 +35,16 @@ from ..exceptions import (
     CannotSignIn,
     ConfigurationError,
     ExternalFailed,
+    InvalidInput,
     InvalidLink,
     NotAllowed,
     PrivilegedAccount,
+    ShadowId,
 )
 from ..identity import Granted, IdentityProvider, Marked, SigningIn, load_provider
 from ..isolation.hooks import until_commit
 from ..logs import log_error
-from ..models import RunSession, TestEntity, TestRun
+from ..models import RunSession, ShadowKey, TestEntity, TestRun
 from . import externals, identities, passes, runs
 from .entities import find_own_row, not_in_run
 from .purge.plan import examine, proofs
@@ -94,24 +97,28 @@ class DjangoUsers(IdentityProvider):
         yield from ()
 
 
-def sign_in(run: TestRun, user_id: str, next_path: str, meta: Mapping[str, Any]) -> SignedIn:
+def sign_in(
+    run: TestRun, user_id: str, next_path: str, meta: Mapping[str, Any], *, type_name: str | None = None
+) -> SignedIn:
     """Open a session for the run's own user under that key; `meta` is the asking request's.
 
-    Raises NotInRun, alike for a real user, another run's and none; NotAllowed for one with rights;
-    CannotSignIn, RunClosed, TooOld, GuardsDisabled, ConfigurationError; ExternalFailed where an outside
-    provider did not answer.
+    With `type_name` the key is that of a row of the run: the account itself, or what has exactly one.
+
+    Raises NotInRun, alike for a real user, another run's and none; InvalidInput for a row that has no
+    account, or several; NotAllowed for one with rights; CannotSignIn, RunClosed, TooOld, GuardsDisabled,
+    ConfigurationError; ExternalFailed where an outside provider did not answer.
     """
     provider = load_provider()
     provider.require_ready()
     if provider.outside:
-        return _sign_in_outside(provider, run, user_id, meta)
+        return _sign_in_outside(provider, run, user_id, meta, type_name)
     alias = runs.ledger_alias()
     with transaction.atomic(using=alias):
         held = runs.hold(run.test_id, run.owner)
         its = CurrentRun(held.pk, held.test_id, captured=True, fenced=True)
         # What the product does at a login is the run's doing.
         with until_commit(its):
-            user = _own_account(held, user_id)
+            user = _own_account(held, user_id, type_name)
             session = _required(provider.sign_in(_asked(held, user, meta)).session)
         known = RunSession.objects.using(alias).filter(run=held, session_key=session.session_key)
         until: dt.datetime = held.now + LINK_LIFE  # type: ignore[attr-defined]
@@ -124,12 +131,12 @@ def sign_in(run: TestRun, user_id: str, next_path: str, meta: Mapping[str, Any])
 
 
 def _sign_in_outside(
-    provider: IdentityProvider, run: TestRun, user_id: str, meta: Mapping[str, Any]
+    provider: IdentityProvider, run: TestRun, user_id: str, meta: Mapping[str, Any], type_name: str | None
 ) -> SignedIn:
     alias = runs.ledger_alias()
     with transaction.atomic(using=alias):
         held = runs.hold(run.test_id, run.owner)
-        user = _own_account(held, user_id)
+        user = _own_account(held, user_id, type_name)
         entry = identities.entry_of(held, user)
         if entry is None or not entry.reference:
             raise CannotSignIn(
@@ -204,8 +211,10 @@ def redeem(token: str) -> SignedIn:
         return SignedIn(its, session, passes.issue(run), link.user_key, ends, next=next_path)
 
 
-def _own_account(run: TestRun, user_id: str) -> models.Model:
+def _own_account(run: TestRun, user_id: Any, type_name: str | None) -> models.Model:
     model = auth.get_user_model()
+    if type_name is not None:
+        user_id = _account_key(run, type_name, user_id)
     user = find_own_row(run, model, user_id, "userId")
     entry = TestEntity.objects.using(runs.ledger_alias()).standing().for_keys(model, [user.pk]).get(run=run)
     # Another account may have got the key since.
@@ -218,6 +227,42 @@ def _own_account(run: TestRun, user_id: str) -> models.Model:
     except PrivilegedAccount as error:
         raise NotAllowed("An account with rights of its own is never signed in.") from error
     return user
+
+
+def _account_key(run: TestRun, type_name: str, key: str) -> Any:
+    """The key of the account that a row of the run is, or has; whose that is, is still to be proven."""
+    if ShadowKey.read(key):
+        raise ShadowId(details={"userId": [f"{key} is the id of a shadow row."]})
+    entries = TestEntity.objects.using(runs.ledger_alias()).standing()
+    entry = entries.filter(run=run, type=type_name, key_text=key).first()
+    if entry is None:
+        raise not_in_run("userId")
+    user_model = auth.get_user_model()._meta.concrete_model
+    model = apps.get_model(entry.model)
+    if model._meta.concrete_model is user_model:
+        return key
+    pointers: list[Any] = [
+        each
+        for each in model._meta.concrete_fields
+        if isinstance(each, models.ForeignKey) and each.remote_field.model._meta.concrete_model is user_model
+    ]
+    if len(pointers) != 1:
+        names = f" ({', '.join(each.name for each in pointers)})" if pointers else ""
+        raise _without_account(f"a '{type_name}' has {len(pointers)} columns for accounts{names}")
+    [pointer] = pointers
+    row = find_own_row(run, model, key, "userId")
+    its = getattr(row, pointer.attname)
+    if its is None:
+        raise _without_account(f"the {pointer.name} of this '{type_name}' is empty")
+    if pointer.target_field.primary_key:
+        return its
+    users = pointer.remote_field.model._base_manager.using(runs.ledger_alias())
+    return users.filter(**{pointer.target_field.attname: its}).values_list("pk", flat=True).first()
+
+
+def _without_account(why: str) -> InvalidInput:
+    text = f"Give the key of an account of the run: {why}."
+    return InvalidInput(f"Nobody can be signed in as this row. {text}", details={"userId": [text]})
 
 
 def _log_in(user: models.Model, store: type[SessionBase], meta: Mapping[str, Any]) -> SessionBase:

@@ -42,6 +42,12 @@ class TestCreating:
         assert len(made) == len({each["id"] for each in made}) == count
         assert {each["fields"]["name"] for each in made} == {"Ada"}
 
+    def test_a_column_beside_fields_is_told_where_it_goes(self, wire: Wire) -> None:
+        with nothing_written():
+            response = wire.post("entities/product", {"title": "x"})
+        assert error_of(response) == (400, "invalid_body")
+        assert response.json()["details"] == {"title": ["Unknown field: columns go under `fields`."]}
+
     @pytest.mark.parametrize("body", [{}, {"fields": {}}])
     def test_without_fields_the_factory_decides(self, wire: Wire, body: Any) -> None:
         assert wire.make("entities/person", body)["fields"]["name"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
@@ -30,6 +31,7 @@ class TestTestId:
         response = wire.post(path, **{"X-Test-ID": None})
         assert error_of(response) == (400, "invalid_test_id")
         assert response.json()["message"] == "Invalid or missing test ID"
+        assert "beginning with 'stagehand_test_'" in response.json()["details"]["X-Test-ID"][0]
 
     @pytest.mark.parametrize(
         "test_id",
@@ -283,6 +285,12 @@ class TestOperation:
         response = wire.send(method, path, {})
         assert error_of(response) == (400, "unknown_operation")
         assert response.json()["message"] == "Unknown test operation"
+        [text] = response.json()["details"]["operation"]
+        assert text.startswith(f"No app here registers '{unquote(path)}': ")
+        assert "'stagehand_testdata.marketplace'" in text
+
+    def test_an_unknown_one_is_said_back_in_part(self, wire: Wire, untouched: None) -> None:
+        assert "x" * 101 not in wire.post("x" * 3000).json()["details"]["operation"][0]
 
     @pytest.mark.parametrize(("method", "path"), [*ROUTES, ("post", "nonsense")])
     def test_a_wrong_method_is_refused_with_those_that_are_right(

@@ -21,7 +21,7 @@ from stagehand_testdata.models import RunSession, TestEntity
 from stagehand_testdata.operations import passes, sign_in
 from tests.conftest import Wire, error_of
 from tests.guarding import guards_up
-from tests.host.models import Label
+from tests.host.models import Book, Label
 from tests.making import changed
 
 from .conftest import expire
@@ -309,6 +309,57 @@ class TestWhoIsSignedIn:
     )
     def test_a_body_that_is_wrong_is_400(self, wire: Wire, user: Any, body: Any) -> None:
         assert error_of(wire.post(f"runs/{wire.test_id}/sessions", body)) == (400, "invalid_body")
+
+
+class TestARowThatHasAnAccount:
+    def test_stands_for_it(self, wire: Wire, user: Any) -> None:
+        account, profile = wire.entity("user"), wire.entity("profile")
+        book = wire.entity("book", owner=str(user.pk))
+        assert opened(wire, profile["id"], type="profile")["userId"] == str(profile["fields"]["user"])
+        assert opened(wire, book["id"], type="book")["userId"] == str(user.pk)
+        assert opened(wire, account["id"], type="user")["userId"] == account["id"]
+
+    def test_of_a_model_without_accounts_is_refused_and_told_what_to_give(self, wire: Wire) -> None:
+        response = ask(wire, wire.entity("person")["id"], type="person")
+        assert error_of(response) == (400, "invalid_body")
+        [text] = response.json()["details"]["userId"]
+        assert text == "Give the key of an account of the run: a 'person' has 0 columns for accounts."
+
+    def test_that_has_none_right_now_is_told(self, wire: Wire) -> None:
+        response = ask(wire, wire.entity("book")["id"], type="book")
+        assert error_of(response) == (400, "invalid_body")
+        assert response.json()["details"] == {
+            "userId": ["Give the key of an account of the run: the owner of this 'book' is empty."]
+        }
+
+    def test_signs_nobody_real_in(self, wire: Wire) -> None:
+        book = wire.entity("book")
+        real = User.objects.create_user("real", "real@shop.example", "secret")
+        Book.objects.filter(pk=book["id"]).update(owner=real)
+        assert error_of(ask(wire, book["id"], type="book")) == (404, "not_in_run")
+        assert error_of(ask(wire, real, type="user")) == (404, "not_in_run")
+        assert not RunSession.objects.exists()
+
+    def test_is_the_runs_own(self, wire: Wire, user: Any, new_wire: Callable[[], Wire]) -> None:
+        other = new_wire()
+        strange = other.entity("profile")
+        real = Book.objects.create(title="real", author_id=wire.entity("author")["id"], owner=user)
+        answers = [
+            ask(wire, key, type=name)
+            for key, name in (
+                (strange["id"], "profile"),
+                (real.pk, "book"),
+                (2**40, "book"),
+                (user.pk, "nothing"),
+                (user.pk, "profile"),
+            )
+        ]
+        assert {error_of(each) for each in answers} == {(404, "not_in_run")}
+        assert len({each.content for each in answers}) == 1
+
+    @pytest.mark.parametrize("name", [None, "", 1, "x\0", "x" * 129])
+    def test_a_type_that_is_none_is_400(self, wire: Wire, user: Any, name: Any) -> None:
+        assert error_of(ask(wire, user, type=name)) == (400, "invalid_body")
 
 
 class TestTheProductsOwnPart:

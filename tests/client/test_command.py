@@ -116,6 +116,28 @@ class TestPrepare:
         assert complained == f"::add-mask::{found['TEST_PASS']}\n"
         assert found["TEST_PASS"] not in said
 
+    def test_a_product_without_the_marketplace_is_prepared_without_accounts(
+        self, staging: Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def ask_for_what_nobody_registers(run: TestDataManager, **fields: Any) -> Any:
+            return run.operation("artisans", name="x")
+
+        monkeypatch.setattr(TestDataManager, "builder", ask_for_what_nobody_registers)
+        before = host_rows()
+        status, said, complained = staging(*PREPARE)
+        assert (status, complained) == (0, "")
+        assert "Opened the run of build 77, without accounts" in said
+        assert host_rows() == before
+        assert variables()["TEST_PASS"]
+        assert variables()["TEST_SHADOW"] == "0"
+        assert staging("create", "product")[0] == 0
+
+    def test_an_account_that_is_refused_is_no_missing_marketplace(
+        self, staging: Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(TestDataManager, "builder", lambda run, **fields: run.create("nothing"))
+        assert staging(*PREPARE)[0] == 1
+
     def test_in_production_no_account_is_made(self, staging: Command) -> None:
         before = host_rows()
         status, said, _ = staging("prepare", "-e", "production", "--build-id", "77")
@@ -238,6 +260,23 @@ class TestTheRun:
         assert "3 product removed" in said
         assert json.loads(staging("receipt", "--json")[1])["removed"]["product"] == 3
 
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("product", "--count", "2", "title=Lamp", "price:=9.5"),
+            ("--count", "2", "product", "title=Lamp", "price:=9.5"),
+            ("product", "title=Lamp", "--count", "2", "price:=9.5"),
+            ("product", "title=Lamp", "price:=9.5", "--count", "2"),
+        ],
+    )
+    def test_fields_stand_wherever_one_likes(self, staging: Command, words: tuple[str, ...]) -> None:
+        staging(*PREPARE)
+        status, said, complained = staging("create", "--json", *words)
+        assert (status, complained) == (0, "")
+        assert [(each["fields"]["title"], each["fields"]["price"]) for each in json.loads(said)] == [
+            ("Lamp", "9.50")
+        ] * 2
+
     def test_types(self, staging: Command) -> None:
         status, said, _ = staging("types", "-e", "staging")
         assert status == 0
@@ -332,9 +371,21 @@ class TestMisuse:
         assert "colour" in self.misused(staging, *words)
 
     def test_no_run_is_known(self, staging: Command) -> None:
-        assert "--test-id" in self.misused(staging, "status", "-e", "staging")
+        line = self.misused(staging, "status", "-e", "staging")
+        assert "Give --test-id, or run `stagehand-testdata prepare` first" in line
 
-    @pytest.mark.parametrize("words", [(), ("nothing",), ("create",), ("create", "x", "--count", "many")])
+    @pytest.mark.parametrize(
+        "words",
+        [
+            (),
+            ("nothing",),
+            ("create",),
+            ("create", "x", "--count", "many"),
+            ("create", "x", "--cuont", "3", "title=Lamp"),
+            ("types", "title=Lamp"),
+            ("status", "x"),
+        ],
+    )
     def test_the_words_are_wrong(self, command: Command, words: tuple[str, ...]) -> None:
         status, said, complained = command(*words)
         assert (status, said) == (2, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from project.shop.models import Product
 from stagehand_testdata.client import TestDataManager, environments, errors
 from stagehand_testdata.client.command import _parser, main
 from stagehand_testdata.models import TestRun
@@ -68,6 +70,28 @@ def test_every_command_is_named() -> None:
     for name in ("prepare", "cleanup", "status", "create", "scenario", "receipt", "types"):
         assert name in shown
         assert f"`{name}" in CI
+
+
+def test_each_command_of_the_table_does_its_work(
+    product: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("stagehand-testdata.toml").write_text(f'[environments]\nstaging = "{product}"\n')
+    assert main(["prepare", "-e", "staging", "--build-id", "77"]) == 0
+    [table] = re.findall(r"^\| \| \|\n\|---\|---\|\n((?:\|.*\n)+)", CI, re.MULTILINE)
+    lines = re.findall(r"`([^`]+)`", "".join(row.split("|")[1] for row in table.splitlines()))
+    lines.remove("--json")
+    # There is a receipt once something was cleaned up.
+    lines.append(lines.pop(lines.index("receipt")))
+    assert len(lines) == 5
+    for line in lines:
+        if line == "receipt":
+            assert main(["cleanup"]) == 0
+        capsys.readouterr()
+        assert main([*shlex.split(line), "--json"]) == 0, line
+        assert json.loads(capsys.readouterr().out), line
+        if line.startswith("create"):
+            assert Product._base_manager.filter(title="Lamp", price="9.5").count() == 3
 
 
 def test_the_configuration_is_one(tmp_path: Path) -> None:

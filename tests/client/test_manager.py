@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 
 from project.shop.models import Category, Product
 from stagehand_testdata.client import TestDataManager, errors, models
+from stagehand_testdata.client.retries import Retries
 from stagehand_testdata.marketplace.models import SessionType
 from stagehand_testdata.models import TestEntity, TestRun
 from tests.conftest import host_counts
@@ -72,6 +75,29 @@ class TestTheBlock:
         assert run.status().state == "open"
         assert run.cleanup().success
 
+    def test_a_server_that_is_down_is_waited_for_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pauses: list[float] = []
+        monkeypatch.setattr("stagehand_testdata.client._sync.wire.sleep", pauses.append)
+        with pytest.raises(errors.ConnectionFailed) as caught, TestDataManager("http://127.0.0.1:9"):
+            pytest.fail("the block began")
+        assert len(pauses) == Retries().attempts - 1
+        assert not hasattr(caught.value, "__notes__")
+
+    def test_what_it_could_not_be_opened_for_is_what_is_told(
+        self, manager: Manager, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = manager()
+
+        def fail() -> None:
+            raise errors.Residue("something stays")
+
+        monkeypatch.setattr(run, "cleanup", fail)
+        monkeypatch.setattr(run, "initialize", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError) as caught, run:
+            pytest.fail("the block began")
+        [note] = caught.value.__notes__
+        assert "something stays" in note
+
     def test_two_cleanings_are_one(self, manager: Manager) -> None:
         with manager() as run:
             run.client()
@@ -122,6 +148,37 @@ class TestRows:
             assert one.fields["title"] == "Lamp"
             [listed] = run.create("product", count=1, fields={"title": "Chair"})
             assert listed["title"] == "Chair"
+
+    def test_moments_numbers_and_rows_go_as_what_json_has(self, manager: Manager) -> None:
+        with manager() as run:
+            author = run.create("author")
+            made = run.create(
+                "book",
+                author=author,
+                price=Decimal("9.95"),
+                published=dt.date(2030, 1, 2),
+            )
+            assert (made["author"], made["price"], made["published"]) == (author.id, "9.95", "2030-01-02")
+            assert run.create("book", author=UUID(author.id))["author"] == author.id
+            start = dt.datetime(2030, 1, 2, 10, tzinfo=dt.UTC)
+            booking = run.operation("booking-scenarios", clientId=run.client(), startTime=start)
+            assert dt.datetime.fromisoformat(booking["startTime"]) == start
+            assert run.booking_scenario(amount=Decimal("7.50")).amount == 7.5
+
+    @pytest.mark.parametrize(
+        ("value", "what"), [({1}, "a set"), (b"x", "a bytes"), (object(), "a object"), (float("nan"), "nan")]
+    )
+    def test_what_json_has_nothing_for_is_misuse_that_names_the_field(self, value: Any, what: str) -> None:
+        # Nobody is asked: nobody listens there.
+        run = TestDataManager("http://127.0.0.1:9")
+        for make in (
+            lambda: run.create("product", title=value),
+            lambda: run.builder(title=value),
+            lambda: run.scenario("payment", title=[value]),
+            lambda: run.operation("clients", title={"en": value}),
+        ):
+            with pytest.raises(errors.Misuse, match=f"title.*: JSON has nothing for {what}; give a text"):
+                make()
 
     def test_batches_scenarios_and_operations(self, manager: Manager) -> None:
         with manager() as run:
@@ -220,6 +277,43 @@ class TestTheRun:
                 answer = httpx.get(opened.link)
                 assert answer.status_code == 302
                 assert answer.headers["Location"] == "/marketplace/builders"
+
+    def test_a_row_stands_for_the_account_that_it_has(self, manager: Manager) -> None:
+        with manager() as run:
+            user = run.create("user")
+            book = run.create("book", owner=user)
+            assert (
+                run.session(book).user_id == run.session(run.create("profile", user=user)).user_id == user.id
+            )
+
+    def test_a_row_without_an_account_is_never_taken_for_one(self, manager: Manager) -> None:
+        with manager() as run:
+            for person in run.create("person", count=3):
+                with pytest.raises(errors.InvalidRequest) as caught:
+                    run.session(person)
+                assert "userId" in caught.value.details
+
+    def test_is_opened_by_the_first_row_where_nobody_did(self, manager: Manager) -> None:
+        run = manager(seed=42, label="lazy", lease_minutes=5)
+        row = run.create("product")
+        assert run.seed == 42
+        found = run.status()
+        assert (found.label, found.seed) == ("lazy", 42)
+        assert found.expires_at - found.opened_at < dt.timedelta(minutes=6)
+        run.close()
+        assert run.receipt is not None
+        assert run.receipt.removed["product"] == 1
+        with manager(seed=42) as again:
+            assert again.create("product")["title"] == row["title"]
+        with pytest.raises(errors.RunClosed):
+            run.create("product")
+
+    def test_one_that_is_joined_is_opened_by_nobody_else(self, manager: Manager) -> None:
+        with manager(label="its own") as run:
+            joined = manager(test_id=run.test_id, label="another")
+            joined.create("product")
+            assert joined.access is None
+            assert run.status().label == "its own"
 
     def test_test_ids_differ_whatever_is_seeded(self) -> None:
         import random

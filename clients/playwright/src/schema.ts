@@ -1075,8 +1075,10 @@ export interface components {
             maxAgeMinutes?: number;
             buildId?: string | number;
             scope?: components["schemas"]["ScopeEnum"];
-            /** @description The key of a user of the run. */
+            /** @description The key of a user of the run, or of a row that has one. */
             userId: string | number;
+            /** @description Of the row that `userId` is the key of, if it is no account. */
+            type?: string;
             /** @description Where the link leads: a path of this product. */
             next?: string;
         };

@@ -15,14 +15,18 @@ a shard of a CI build that cleaned up after itself would take the other shards' 
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import logging
+import math
 import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 from urllib.parse import quote
+from uuid import UUID
 
 import httpx
 
@@ -176,9 +180,14 @@ class TestDataManager:
     def __enter__(self) -> Self:
         try:
             self.initialize()
-        except BaseException:
-            # It may have been opened, and the answer got lost.
+        except errors.ConnectionFailed:
+            # There is no run, and nobody to ask about it.
+            self._over = True
             self.close()
+            raise
+        except BaseException as error:
+            # It may have been opened, and the answer got lost.
+            self._close_after(error)
             raise
         return self
 
@@ -190,12 +199,8 @@ class TestDataManager:
     ) -> None:
         if error is None:
             self.close()
-            return
-        try:
-            self.close()
-        except errors.TestDataError as trouble:
-            # What the test failed of is what its reader wants to see.
-            error.add_note(f"The run {self.test_id} could not be cleaned up: {trouble}")
+        else:
+            self._close_after(error)
 
     def initialize(self) -> models.Access:
         """Open the run, or join it; from here on it is cleaned up whatever becomes of this process.
@@ -327,6 +332,7 @@ class TestDataManager:
     def shadow_copy(self, model: str, key: str) -> models.Row:
         """A copy of a real row of a model that the host allows, without personal data."""
         body = {"model": model, "id": str(key)}
+        self._open()
         made = self._wire.create("shadow-copies", body, test_id=self.test_id)
         return models.Row.of(made)
 
@@ -347,7 +353,7 @@ class TestDataManager:
 
     def session(self, user: User, *, next_path: str = "/") -> models.Session:
         """Sign a user of the run in: a link that counts once, and Playwright's storage state."""
-        body = {"userId": _user_id(user), "next": next_path}
+        body = {**_account(user), "next": next_path}
         answer = self._wire.send("POST", f"{self._path()}/sessions", body, test_id=self.test_id)
         return models.Session.of(answer)
 
@@ -410,7 +416,21 @@ class TestDataManager:
         return f"runs/{_quoted(self.test_id)}"
 
     def _make(self, path: str, body: Mapping[str, Any], once: str = "") -> Any:
-        return self._wire.create(path, {**body, **self._mode}, test_id=self.test_id, once=once)
+        told = {**_plain(body), **self._mode}
+        self._open()
+        return self._wire.create(path, told, test_id=self.test_id, once=once)
+
+    def _open(self) -> None:
+        """Nobody may have: the server would open the run itself, without its lease, seed and label."""
+        if self.access is None and not (self.keep or self._over):
+            self.initialize()
+
+    def _close_after(self, error: BaseException) -> None:
+        try:
+            self.close()
+        except errors.TestDataError as trouble:
+            # What the test failed of is what its reader wants to see.
+            error.add_note(f"The run {self.test_id} could not be cleaned up: {trouble}")
 
     def _pause(self) -> float:
         """Seconds between two renewals: a lease outlives two that fail."""
@@ -469,10 +489,13 @@ def _id(row: Any) -> str:
     return str(getattr(row, "id", row))
 
 
-def _user_id(user: User) -> str:
-    if isinstance(user, models.Row) and "user" in user.fields:
-        return str(user["user"])
-    return str(getattr(user, "user_id", "") or _id(user))
+def _account(user: User) -> dict[str, str]:
+    """Whose account is meant: its key, or a row that the server is to look at."""
+    if isinstance(user, models.Row):
+        if user.fields.get("user") is not None:
+            return {"userId": str(user["user"])}
+        return {"userId": user.id, "type": user.type}
+    return {"userId": str(getattr(user, "user_id", "") or _id(user))}
 
 
 def _type_and_id(row: Listed) -> tuple[str, str]:
@@ -491,8 +514,10 @@ _TYPES: Mapping[type, str] = {
 
 
 def _on_the_wire(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Python's spelling as the wire's, moments as text."""
-    return {_camel(name): _plain(value) for name, value in fields.items()}
+    """Python's spelling as the wire's, where the document's amounts are numbers."""
+    return {
+        _camel(name): float(value) if isinstance(value, Decimal) else value for name, value in fields.items()
+    }
 
 
 def _camel(name: str) -> str:
@@ -500,9 +525,22 @@ def _camel(name: str) -> str:
     return head + "".join(part[:1].upper() + part[1:] for part in tail)
 
 
-def _plain(value: Any) -> Any:
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return list(value)
-    return value
+def _plain(value: Any, name: str = "") -> Any:
+    """What JSON has for it: a moment's ISO text, a row's key. Raises Misuse where it has nothing."""
+    match value:
+        case None | bool() | str() | int():
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case dt.date() | dt.time():
+            return value.isoformat()
+        case Decimal() | UUID():
+            return str(value)
+        case models.Model() if hasattr(value, "id"):
+            return value.id
+        case Mapping():
+            return {str(each): _plain(inner, f"{name}.{each}".lstrip(".")) for each, inner in value.items()}
+        case Sequence() if not isinstance(value, bytes | bytearray | memoryview):
+            return [_plain(inner, f"{name}.{place}") for place, inner in enumerate(value)]
+    what = repr(value) if isinstance(value, float) else f"a {type(value).__name__}"
+    raise errors.Misuse(f"{name}: JSON has nothing for {what}; give a text.")
