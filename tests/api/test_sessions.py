@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from stagehand_testdata.access import keys
 from stagehand_testdata.context import current_run
-from stagehand_testdata.models import RunSession, TestEntity
+from stagehand_testdata.models import AuditEntry, RunSession, TestEntity
 from stagehand_testdata.operations import passes, sign_in
 from tests.conftest import Wire, error_of
 from tests.guarding import guards_up
@@ -293,6 +293,14 @@ class TestWhoIsSignedIn:
     def test_with_the_gate_closed_is_403(self, wire: Wire, user: Any) -> None:
         with changed(ENABLED=False):
             assert error_of(ask(wire, user)) == (403, "test_mode_disabled")
+
+    def test_nobody_under_a_host_that_is_refused(self, wire: Wire, user: Any, settings: Any) -> None:
+        settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if "CommonMiddleware" not in each]
+        wire.client = Client()
+        response = ask(wire, user, headers={"Host": "evil.example"})
+        assert error_of(response) == (400, "invalid_body")
+        assert not RunSession.objects.exists()
+        assert not AuditEntry.objects.filter(operation="session.open").exists()
 
     def test_without_a_key_where_keys_are_asked_for_is_401(self, wire: Wire, user: Any) -> None:
         with changed(REQUIRE_ACCESS_KEY=True):
