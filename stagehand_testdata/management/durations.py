@@ -8,6 +8,8 @@ import re
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION = re.compile(r"(\d{1,6})([smhd])")
+#: A moment that is longer ago may be before the first year that a database knows.
+_LONGEST = dt.timedelta(days=36_500)
 
 
 def duration(text: str) -> dt.timedelta:
@@ -15,7 +17,10 @@ def duration(text: str) -> dt.timedelta:
     found = _DURATION.fullmatch(text)
     if found is None:
         raise argparse.ArgumentTypeError(f"'{text}' is no duration; type a number and s, m, h or d, like 2h")
-    return dt.timedelta(**{_UNITS[found[2]]: int(found[1])})
+    length = dt.timedelta(**{_UNITS[found[2]]: int(found[1])})
+    if length > _LONGEST:
+        raise argparse.ArgumentTypeError(f"'{text}' is too long; type no more than {_LONGEST.days}d")
+    return length
 
 
 def pause(text: str) -> float:
