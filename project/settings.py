@@ -18,7 +18,7 @@ _WORDS = {
 
 
 def switch(name: str, *, default: bool) -> bool:
-    """A word for yes or no. `env.bool` takes any other for no, a mistyped one too, whatever that turns off."""
+    """A word for yes or no. `env.bool` takes any other for no, a mistyped one too."""
     word = env.str(name, default="").strip().lower()
     if word and word not in _WORDS:
         raise ImproperlyConfigured(f"{name} is {word!r}: say one of {', '.join(_WORDS)}.")

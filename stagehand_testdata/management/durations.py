@@ -6,10 +6,11 @@ import argparse
 import datetime as dt
 import re
 
+from ..conf import MOST_DAYS
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION = re.compile(r"(\d{1,6})([smhd])")
-#: A moment that is longer ago may be before the first year that a database knows.
-_LONGEST = dt.timedelta(days=36_500)
+_LONGEST = dt.timedelta(days=MOST_DAYS)
 
 
 def duration(text: str) -> dt.timedelta:
