@@ -4,13 +4,28 @@ from pathlib import Path
 
 import django
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = environ.Env()
 environ.Env.DB_SCHEMES["mariadb"] = environ.Env.DB_SCHEMES["mysql"]
 
-DEBUG = env.bool("DEBUG", default=False)
+_WORDS = {
+    **dict.fromkeys(("1", "true", "yes", "y", "on", "ok"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+
+def switch(name: str, *, default: bool) -> bool:
+    """A word for yes or no. `env.bool` takes any other for no, a mistyped one too."""
+    word = env.str(name, default="").strip().lower()
+    if word and word not in _WORDS:
+        raise ImproperlyConfigured(f"{name} is {word!r}: say one of {', '.join(_WORDS)}.")
+    return _WORDS.get(word, default)
+
+
+DEBUG = switch("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="only-for-the-demo-on-loopback-never-for-a-real-product")
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", "testserver"])
 
@@ -91,7 +106,7 @@ LANGUAGE_CODE = "en-us"
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "project" / "static"]
 # The product hands out its own style sheets, unless a web server in front of it does.
-SERVE_STATIC = env.bool("SERVE_STATIC", default=True)
+SERVE_STATIC = switch("SERVE_STATIC", default=True)
 LOGIN_URL = "admin:login"
 
 REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
@@ -111,8 +126,8 @@ else:
     EMAIL_BACKEND = "stagehand_testdata.isolation.mail.TestDataEmailBackend"
 
 STAGEHAND_TESTDATA = {
-    "ENABLED": env.bool("STAGEHAND_TESTDATA_ENABLED", default=False),
-    "REQUIRE_ACCESS_KEY": env.bool("STAGEHAND_TESTDATA_REQUIRE_ACCESS_KEY", default=True),
+    "ENABLED": switch("STAGEHAND_TESTDATA_ENABLED", default=False),
+    "REQUIRE_ACCESS_KEY": switch("STAGEHAND_TESTDATA_REQUIRE_ACCESS_KEY", default=True),
     "ENVIRONMENT": env.str("STAGEHAND_TESTDATA_ENVIRONMENT", default="development"),
     "TEST_ID_PREFIX": env.str("STAGEHAND_TESTDATA_TEST_ID_PREFIX", default="stagehand_test_"),
     "MAX_AGE_HOURS": env.float("STAGEHAND_TESTDATA_MAX_AGE_HOURS", default=24),
@@ -120,7 +135,7 @@ STAGEHAND_TESTDATA = {
     "EMAIL_BACKEND": env.str(
         "STAGEHAND_TESTDATA_EMAIL_BACKEND", default="django.core.mail.backends.console.EmailBackend"
     ),
-    "FORCE_SHADOW": env.bool("STAGEHAND_TESTDATA_FORCE_SHADOW", default=False),
+    "FORCE_SHADOW": switch("STAGEHAND_TESTDATA_FORCE_SHADOW", default=False),
     "REFERENCE_MODELS": env.list("STAGEHAND_TESTDATA_REFERENCE_MODELS", default=[]),
     "MAX_BODY_BYTES": env.int("STAGEHAND_TESTDATA_MAX_BODY_BYTES", default=1024 * 1024),
     "MAX_BODY_DEPTH": env.int("STAGEHAND_TESTDATA_MAX_BODY_DEPTH", default=20),

@@ -25,16 +25,16 @@ from django.db.models import Model
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
-from .access import oidc
-from .conf import NAME, Settings, raw, settings
+from .access import keys, oidc
+from .conf import LARGEST_COUNT, NAME, Setting, Settings, raw, settings
 from .databases import database
-from .exceptions import ConfigurationError, DuplicateName
+from .exceptions import ConfigurationError, DuplicateName, InvalidInput
 from .identity import is_production, load_provider
 from .isolation.mail import OUR_BACKEND, TestDataEmailBackend, is_held_back
 from .isolation.outbound import is_pattern
 from .isolation.statements import FENCES
 from .isolation.visibility import HidesTestData, unhidable
-from .models import AccessKey, Guard, TestEntity
+from .models import AccessKey, Guard, TestEntity, TestRun
 from .operations import copies, guards
 from .operations.entities import settable_fields, unownable
 from .operations.runs import ledger_alias
@@ -47,6 +47,9 @@ _SECURITY = "django.middleware.security.SecurityMiddleware"
 _LONG = dt.timedelta(days=366)
 #: As Django REST framework reads it.
 _RATE = re.compile(r"[1-9][0-9]{0,8}/[smhd][a-z]*")
+_DOMAIN = re.compile(r"\.?[\w-]+(\.[\w-]+)*\.?")
+_TABLE = re.compile(r"[^\s\0]+")
+_PREFIX = re.compile(r"[A-Za-z0-9_-]{0,100}")
 #: So many tables are named, and no more.
 _NAMED = 5
 _MIDDLEWARE = "stagehand_testdata.middleware.test_run_middleware"
@@ -54,7 +57,7 @@ _MIDDLEWARE = "stagehand_testdata.middleware.test_run_middleware"
 
 @register(Tags.compatibility)
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E001 to E005, W024, E025, E027, E029, E031, E032, E041 to E043: the settings by themselves.
+    """E001 to E005, W024, E025, E027, E029, E031, E032, E041 to E043, E052: the settings by themselves.
 
     E049 and E050 too: the identity provider is imported only where it is not the default. W051: how runs get
     into the product's own requests.
@@ -63,6 +66,8 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
         return [Error(f"{NAME} is not a dict.", hint=f"{NAME} = {{'ENABLED': …}}", id="stagehand.E001")]
     by_themselves = (
         _unknown_or_mistyped,
+        _numbers,
+        _items,
         _gate,
         _passes,
         _labels,
@@ -306,11 +311,7 @@ def _gate() -> Messages:
     flag = settings.ENABLED
     if not isinstance(flag, str):
         return
-    try:
-        found = import_string(flag)
-    except ImportError as error:
-        found = error
-    if not callable(found):
+    if not callable(_imported(flag)):
         yield Error(
             f"ENABLED names {flag!r}, which is not a function that can be imported.",
             hint="Give the dotted path of a function that returns True while test data may be made.",
@@ -400,10 +401,7 @@ def _mail() -> Messages:
     wrapped: Any = settings.EMAIL_BACKEND
     if not isinstance(wrapped, str):
         return
-    try:
-        found: Any = import_string(wrapped)
-    except ImportError as error:
-        found = error
+    found = _imported(wrapped)
     if not isinstance(found, type) or issubclass(found, TestDataEmailBackend):
         yield Error(
             f"EMAIL_BACKEND of {NAME} is {wrapped!r}: no other e-mail backend that can be imported.",
@@ -427,11 +425,7 @@ def _copies() -> Messages:
 def _outbound() -> Messages:
     rules: Any = settings.OUTBOUND
     if isinstance(rules, str):
-        try:
-            found = import_string(rules)
-        except ImportError as error:
-            found = error
-        if not callable(found):
+        if not callable(_imported(rules)):
             yield _refusing_outbound(f"names {rules!r}, which is not a function that can be imported")
     elif isinstance(rules, Mapping):
         for kind, patterns in rules.items():
@@ -458,7 +452,7 @@ def _oidc() -> Messages:
     listed: Any = settings.OIDC_TRUST
     for number, entry in enumerate(listed if isinstance(listed, list | tuple) else (), 1):
         name = entry.get("name") if isinstance(entry, Mapping) else None
-        for fault in oidc.faults(entry):
+        for fault in list(oidc.faults(entry)) or _faults_of_a_key(entry):
             yield Error(
                 f"OIDC_TRUST: entry {number} ({name!r}) {fault}. It lets nobody in.",
                 hint="Name the issuer, the audience, and a claim that tells the project; see docs/oidc.md.",
@@ -470,6 +464,62 @@ def _oidc() -> Messages:
             hint="Install the extra: pip install 'stagehand-testdata[oidc]'.",
             id="stagehand.E042",
         )
+
+
+def _faults_of_a_key(entry: Mapping[str, Any]) -> Iterator[str]:
+    """What no key could be made with. Names are looked up where the registrations are looked at."""
+    if settings.ENABLED is False:
+        return
+    trust = oidc.Trust.read(entry)
+    try:
+        keys.fields(trust.name, dt.timedelta(minutes=trust.minutes), **trust.allowances)
+    except InvalidInput as fault:
+        yield f"has {fault.message.rstrip('.')}"
+    except ConfigurationError:  # E010 to E012 tell of it
+        return
+
+
+def _numbers() -> Messages:
+    for name, setting in Settings.all().items():
+        value = raw().get(name, setting.default)
+        if setting.least is None or not isinstance(value, setting.types) or isinstance(value, bool):
+            continue  # E003 tells of the type
+        most = " up" if setting.most == LARGEST_COUNT else f" to {setting.most:,}"
+        by_scope = value if isinstance(value, Mapping) else {"": value}
+        for scope, each in by_scope.items():
+            if not _is_within(each, setting):
+                what = f"{name}[{scope!r}]" if scope != "" else name
+                yield _cannot_be(f"{what} is {each!r}", f"a number from {setting.least:g}{most}")
+
+
+def _is_within(value: Any, setting: Setting[Any]) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and setting.least is not None and setting.least <= value <= setting.most
+
+
+def _items() -> Messages:
+    hours: Any = settings.MAX_AGE_HOURS
+    for scope in hours if isinstance(hours, Mapping) else ():
+        if scope not in TestRun.Scope.values:
+            yield _cannot_be(f"MAX_AGE_HOURS names the scope {scope!r}", ", ".join(TestRun.Scope.values))
+    for name, pattern, form in (
+        ("EMAIL_DOMAINS", _DOMAIN, "a domain, like 'qa.shop.example', or with a leading dot all below it"),
+        ("DERIVED_TABLES", _TABLE, "a table's name"),
+    ):
+        listed = getattr(settings, name)
+        for each in listed if isinstance(listed, list | tuple) else ():
+            if not isinstance(each, str) or not pattern.fullmatch(each):
+                yield _cannot_be(f"{name} names {each!r}", form)
+    prefix: Any = settings.TEST_ID_PREFIX
+    if isinstance(prefix, str) and not _PREFIX.fullmatch(prefix):
+        yield _cannot_be(
+            f"TEST_ID_PREFIX is {prefix!r}",
+            "up to 100 letters and digits of ASCII, '-' and '_'",
+        )
+
+
+def _cannot_be(what: str, form: str) -> CheckMessage:
+    return Error(f"{what}, which cannot be meant.", hint=f"Write {form}.", id="stagehand.E052")
 
 
 def _identities() -> Messages:
@@ -522,6 +572,14 @@ def _paths_only() -> Messages:
         target = value.get("factory") if isinstance(value, Mapping) else value
         if isinstance(target, str) and not _module_exists(target.rpartition(".")[0]):
             yield _unknown_path(f"Entity type '{name}': cannot import {target!r}.")
+
+
+def _imported(path: str) -> Any:
+    """What the path leads to; None where it leads nowhere, or is no path ('.x' has no module's name)."""
+    try:
+        return import_string(path)
+    except (ImportError, ValueError, TypeError):
+        return None
 
 
 def _module_exists(path: str) -> bool:

@@ -35,8 +35,12 @@ def without_sent(text: str) -> str:
     ask = _sent.get()
     if ask is None:
         return text
+    try:
+        sent = {each for each in ask() if len(each) >= _SHORTEST}
+    except Exception:  # noqa: BLE001 - whatever a request is that cannot be read: the error is told all the same
+        return _STRUCK_OUT
     # The longest first: one may hold another.
-    for each in sorted({each for each in ask() if len(each) >= _SHORTEST}, key=len, reverse=True):
+    for each in sorted(sent, key=len, reverse=True):
         text = text.replace(each, _STRUCK_OUT).replace(repr(each)[1:-1], _STRUCK_OUT)
     return text
 

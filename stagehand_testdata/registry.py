@@ -328,7 +328,7 @@ def resolve(target: str | Callable[..., Any]) -> Callable[..., Any]:
         return target
     try:
         found: Callable[..., Any] = import_string(target)
-    except ImportError as error:
+    except (ImportError, ValueError, TypeError) as error:  # '.x' has no module's name, '..x' no module's
         raise ConfigurationError(f"Cannot import {target!r} ({error}).") from error
     if not callable(found):
         raise ConfigurationError(f"{target!r} is not a function or a class.")

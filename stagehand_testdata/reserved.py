@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 from django.utils.encoding import punycode
 
@@ -16,7 +17,8 @@ RESERVED_DOMAINS = ("example.com", "example.org", "example.net", ".test", ".inva
 def reserved_domains() -> Iterator[str]:
     """Those of the standards, then EMAIL_DOMAINS."""
     yield from RESERVED_DOMAINS
-    yield from settings.EMAIL_DOMAINS
+    listed: Sequence[Any] = settings.EMAIL_DOMAINS
+    yield from (each for each in listed if isinstance(each, str))  # E052 tells of the others
 
 
 def is_reserved(address: str) -> bool:

@@ -51,25 +51,29 @@ def _patterns() -> Iterator[URLPattern]:
         yield path(route, _view(viewset, actions), name=name)
         # A slash at the end is accepted; the schema shows the path without.
         yield path(f"{route}/", _view(viewset, actions, schema=None))
-    link = transaction.non_atomic_requests(using=ledger_alias())(SignInView.as_view())
-    yield path("sign-in/<str:token>", link, name="sign-in")
+    # Whatever comes after it: no other view, whose refusals are logged, gets to see a link.
+    yield re_path(r"^sign-in/(?P<token>[\s\S]+)$", _ours(SignInView.as_view()), name="sign-in")
     if openapi.is_installed():
         from .api.docs import DocsView, SchemaView
 
-        yield path("schema", SchemaView.as_view(), name="schema")
-        yield path("schema/", SchemaView.as_view())
-        yield path("docs", DocsView.as_view(), name="docs")
-        yield path("docs/", DocsView.as_view())
+        for name, view in (("schema", SchemaView), ("docs", DocsView)):
+            yield path(name, _ours(view.as_view()), name=name)
+            yield path(f"{name}/", _ours(view.as_view()))
     unknown: dict[str, Any] = dict.fromkeys(("get", "post", "patch", "delete"), "unknown")
     yield re_path(r"^(?P<operation>[\s\S]*)$", _view(OperationViewSet, unknown, schema=None))
 
 
 def _view(viewset: type[Any], actions: dict[str, Any], **options: Any) -> Any:
+    return _ours(viewset.as_view(actions, **options))
+
+
+def _ours(view: Any) -> Any:
     """The view, with its transactions its own also where the host has ATOMIC_REQUESTS.
 
-    A purge commits batch by batch, and a call that collides with another starts its transaction over.
+    A purge commits batch by batch, a call that collides with another starts its transaction over, and the row
+    that the audit has of a refusal stays.
     """
-    return transaction.non_atomic_requests(using=ledger_alias())(viewset.as_view(actions, **options))
+    return transaction.non_atomic_requests(using=ledger_alias())(view)
 
 
 urlpatterns = list(_patterns())

@@ -273,6 +273,8 @@ class TestPages:
             (TestEntity, f"run={run.pk}", 2),
             (TestEntity, "run=0", 0),
             (TestEntity, "run=x", 0),
+            (TestEntity, f"run={'9' * 20}", 0),
+            (TestEntity, f"run={'9' * 5000}", 0),
             (TestEntity, "state__exact=live", 2),
             (TestEntity, "type=note", 1),
             (TestEntity, f"q={key}", 1),

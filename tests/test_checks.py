@@ -115,7 +115,11 @@ def test_stagehand_E003_a_value_of_the_wrong_type(name: str, value: Any) -> None
         ("ENABLED", lambda: True),
         ("MAX_AGE_HOURS", 0.5),
         ("MAX_AGE_HOURS", {"ephemeral": 1}),
-        ("EMAIL_DOMAINS", ("a.test",)),
+        ("MAX_AGE_HOURS", {"ephemeral": 0.5, "persistent_environment": 72}),
+        ("EMAIL_DOMAINS", ("a.test", ".b.test", "localhost", "bücher.example")),
+        ("TEST_ID_PREFIX", ""),
+        ("MAX_TABLE_SHARE", 0),
+        ("STATEMENT_TIMEOUT_SECONDS", 0),
         *((name, setting.default) for name, setting in Settings.all().items()),
     ],
     ids=lambda value: str(value).partition(" at 0x")[0],
@@ -124,7 +128,55 @@ def test_stagehand_E003_is_silent_about_a_value_of_the_right_type(name: str, val
     assert settings_problems(**{name: value}) == []
 
 
-@pytest.mark.parametrize("flag", ["nowhere", "nowhere.at.all", "tests.settings.SECRET_KEY", "os.missing", ""])
+@pytest.mark.parametrize(
+    ("name", "value", "names"),
+    [
+        ("MAX_AGE_HOURS", float("nan"), "is nan"),
+        ("MAX_AGE_HOURS", float("inf"), "is inf"),
+        ("MAX_AGE_HOURS", 0, "is 0"),
+        ("MAX_AGE_HOURS", -1.5, "is -1.5"),
+        ("MAX_AGE_HOURS", 1e9, "is 1000000000.0"),
+        ("MAX_AGE_HOURS", {"ephemeral": "2"}, "['ephemeral'] is '2'"),
+        ("MAX_AGE_HOURS", {"ephemeral": True}, "['ephemeral'] is True"),
+        ("MAX_AGE_HOURS", {"ephemeral": None}, "['ephemeral'] is None"),
+        ("MAX_AGE_HOURS", {"ephemral": 1}, "the scope 'ephemral'"),
+        ("MAX_AGE_HOURS", {5: 1}, "the scope 5"),
+        ("EMAIL_DOMAINS", [5], "names 5"),
+        ("EMAIL_DOMAINS", ["gmail com"], "'gmail com'"),
+        ("EMAIL_DOMAINS", ["*.foo.com"], "'*.foo.com'"),
+        ("EMAIL_DOMAINS", ["a@foo.com"], "'a@foo.com'"),
+        ("EMAIL_DOMAINS", [""], "''"),
+        ("EMAIL_DOMAINS", ["."], "'.'"),
+        ("DERIVED_TABLES", [None], "None"),
+        ("DERIVED_TABLES", ["a table"], "'a table'"),
+        ("TEST_ID_PREFIX", "has space_", "'has space_'"),
+        ("TEST_ID_PREFIX", "ö_", "'ö_'"),
+        ("TEST_ID_PREFIX", "x" * 101, "xxx"),
+        ("AUDIT_DAYS", 10**6, "is 1000000"),
+        ("PASS_MINUTES", float("nan"), "is nan"),
+        ("STATEMENT_TIMEOUT_SECONDS", -1, "is -1"),
+        ("MAX_TABLE_SHARE", 1.5, "is 1.5"),
+        ("MAX_ROWS_PER_PURGE", -1, "is -1"),
+        ("MAX_LIVE_ROWS", 2**63, str(2**63)),
+        *(
+            (name, value, f"is {value}")
+            for name in ("MAX_BODY_BYTES", "MAX_BODY_DEPTH", "MAX_ROWS_PER_CALL", "MAX_ROWS_PER_RUN")
+            for value in (0, -1)
+        ),
+        *((name, 0, "is 0") for name in ("MAX_LIVE_ROWS", "MAX_OPEN_RUNS", "PURGE_BATCH_SIZE", "AUDIT_DAYS")),
+    ],
+)
+def test_stagehand_E052_a_value_that_cannot_be_meant(name: str, value: Any, names: str) -> None:
+    (problem,) = settings_problems(**{name: value})
+    assert problem.id == "stagehand.E052"
+    assert name in problem.msg
+    assert names in problem.msg
+    assert problem.hint
+
+
+@pytest.mark.parametrize(
+    "flag", ["nowhere", "nowhere.at.all", "tests.settings.SECRET_KEY", "os.missing", "", ".flag", "..flag"]
+)
 def test_stagehand_E004_the_gates_path_leads_to_no_function(flag: str) -> None:
     assert ids(settings_problems(ENABLED=flag)) == ["stagehand.E004"]
     assert settings_problems(ENABLED="tests.access.test_gate.answers") == []
@@ -215,6 +267,8 @@ class _OurHeir(TestDataEmailBackend):
         "nowhere.Backend",
         "tests.making.TEST_ID",
         "",
+        ".x",
+        "..x",
     ],
 )
 def test_stagehand_E025_a_backend_that_cannot_send(path: str) -> None:
@@ -228,6 +282,7 @@ def test_stagehand_E025_a_backend_that_cannot_send(path: str) -> None:
     ("rules", "names"),
     [
         ("nowhere.at.all", "'nowhere.at.all'"),
+        (".allow", "'.allow'"),
         ("tests.making.TEST_ID", "'tests.making.TEST_ID'"),
         ({"webhook": "*.test"}, "no list under 'webhook'"),
         ({"webhook": ["*.test", "http://x.test/path"]}, "'http://x.test/path'"),
@@ -506,6 +561,31 @@ def test_stagehand_E041_is_silent_about_a_trust_that_names_a_project() -> None:
     allowed = {"minutes": 5.5, "operations": ["cleanup"], "networks": ["10.0.0.0/8", "::1"], "max_minutes": 9}
     assert settings_problems(OIDC_TRUST=[OIDC_ENTRY, {**OIDC_ENTRY, **allowed}]) == []
     assert ids(settings_problems(OIDC_TRUST=[None])) == ["stagehand.E041"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"operations": ["raed"]}, "'raed' is none of"),
+        ({"entity_types": ["nothing"]}, "'nothing' is none of"),
+        ({"scopes": ["for ever"]}, "'for ever' is none of"),
+        ({"name": "a\nb"}, "printable"),
+    ],
+)
+def test_stagehand_E041_what_no_key_could_be_made_with(changes: Any, names: str) -> None:
+    with changed(OIDC_TRUST=[{**OIDC_ENTRY, **changes}]):
+        [problem] = check_settings(None)
+        assert problem.id == "stagehand.E041"
+        assert names in problem.msg
+    with changed(OIDC_TRUST=[{**OIDC_ENTRY, "operations": ["read"], "entity_types": ["book"]}]):
+        assert check_settings(None) == []
+
+
+@pytest.mark.parametrize("name", ["name", "issuer", "audience", "claims", "owner", "jwks_uri", "networks"])
+@pytest.mark.parametrize("value", [["https://x.test"], {"a": 1}, 5, None, [[]], [None]])
+def test_stagehand_E041_looks_at_values_of_any_type(name: str, value: Any) -> None:
+    entry = {**OIDC_ENTRY, "claims": {"sub": "repo:octo-org/shop:*"}, name: value}
+    assert set(ids(settings_problems(OIDC_TRUST=[entry]))) <= {"stagehand.E041"}
 
 
 def test_stagehand_E042_tokens_that_nothing_can_look_at(monkeypatch: pytest.MonkeyPatch) -> None:

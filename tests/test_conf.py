@@ -30,6 +30,23 @@ def test_the_defaults_are_the_safe_ones() -> None:
     assert settings.ENTITY_TYPES == {}
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), "5", None, [], True])
+def test_what_is_no_number_counts_as_the_default(value: Any) -> None:
+    for name, setting in Settings.all().items():
+        if setting.least is not None:
+            with changed(**{name: value}):
+                assert getattr(settings, name) == setting.default
+
+
+def test_a_number_beyond_all_reckoning_is_the_largest_there_may_be() -> None:
+    for name, setting in Settings.all().items():
+        if setting.least is not None:
+            with changed(**{name: 10**300}):
+                assert getattr(settings, name) == setting.most
+            with changed(**{name: 2.5}):
+                assert getattr(settings, name) in (2, 2.5, setting.most)
+
+
 def test_a_change_is_seen_at_once() -> None:
     with changed(MAX_ROWS_PER_CALL=3):
         assert settings.MAX_ROWS_PER_CALL == 3

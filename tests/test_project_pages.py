@@ -135,6 +135,13 @@ class TestBuilderPage:
         assert client.get(f"/marketplace/builders/{key}").status_code == 404
 
 
+def test_a_feed_shows_a_name_that_xml_cannot_write(client: Client) -> None:
+    make_builder("A\x0bB", headline="C\x1b[31m\uffff")
+    response = client.get("/marketplace/builders.atom")
+    assert response.status_code == 200
+    assert b"<title>A B</title>" in response.content
+
+
 class TestBooking:
     @pytest.fixture
     def session(self) -> SessionType:
@@ -170,6 +177,12 @@ class TestBooking:
         [message] = mail.outbox
         assert (message.subject, message.to) == ("Booking received: Review", [address])
         assert f"http://testserver{response.headers['Location']}" in message.body
+
+    def test_of_a_session_whose_title_has_two_lines_is_confirmed_in_one(self, client: Client) -> None:
+        session = make_session(make_builder("Ann"), title="Review\nBcc: x@y.example")
+        assert self.book(client, session, email="sam@shop.example").status_code == 302
+        [message] = mail.outbox
+        assert message.subject == "Booking received: Review Bcc: x@y.example"
 
     def test_of_a_logged_in_user_is_theirs(self, client: Client, session: SessionType) -> None:
         user = get_user_model().objects.create_user(username="zoe")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,7 @@ COLUMNS = ("id", "display_name", "headline", "hourly_rate", "availability", "val
 
 #: How a formula may begin, as OWASP lists it.
 _RECKONED = ("=", "+", "-", "@", "\t", "\r", "\n", "\0")
+_NOT_IN_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 class _Line:
@@ -91,10 +93,10 @@ class NewestBuilders(Feed):
         return listing.builders({"sort": "newest"})[:20]
 
     def item_title(self, item: Builder) -> str:
-        return item.display_name
+        return _for_xml(item.display_name)
 
     def item_description(self, item: Builder) -> str:
-        return item.headline
+        return _for_xml(item.headline)
 
     def item_link(self, item: Builder) -> str:
         return reverse("pages:builder", args=[item.pk])
@@ -112,6 +114,11 @@ class BuilderSitemap(Sitemap):
 
     def lastmod(self, item: Builder) -> Any:
         return item.updated_at
+
+
+def _for_xml(text: str) -> str:
+    """The text without the characters that XML has no way to write."""
+    return _NOT_IN_XML.sub(" ", text)
 
 
 def _filtered(request: HttpRequest) -> QuerySet[Builder]:

@@ -12,4 +12,5 @@ def confirm(booking: Booking, address: str, page: str) -> None:
     """Tell whoever has booked, if there is an address, that it was received; `page` is where it is shown."""
     if address:
         text = render_to_string("marketplace/booking_mail.txt", {"booking": booking, "link": page})
-        send_mail(f"Booking received: {booking.title}", text, None, [address])
+        # A title may have come from anywhere; a subject is one line.
+        send_mail(f"Booking received: {' '.join(booking.title.split())}", text, None, [address])

@@ -243,7 +243,8 @@ def _is_network(text: str) -> bool:
 def _tells(issuer: Any, claim: str, value: str | Sequence[str]) -> bool:
     """Whether each pattern names a project, or the owner of some: `octo-org/*` does, `octo-*/shop` not."""
     patterns = _listed(value)
-    if claim == "sub" and issuer in SHARED and not all(each.startswith(SHARED[issuer]) for each in patterns):
+    beginnings = SHARED.get(issuer) if isinstance(issuer, str) else None
+    if claim == "sub" and beginnings and not all(each.startswith(beginnings) for each in patterns):
         return False
     return claim in TELLING and all("*" not in each.partition("/")[0] for each in patterns)
 

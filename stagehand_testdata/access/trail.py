@@ -176,19 +176,25 @@ _refusals = _Refusals()
 
 def network_of(address: str) -> str:
     """What one caller has in hand: an address, or the /64 of an IPv6 one; empty where it is none."""
-    try:
-        place = ipaddress.ip_address(address)
-    except ValueError:
+    place = _place(address)
+    if place is None:
         return ""
     return str(ipaddress.ip_network((place, 64), strict=False)) if place.version == 6 else str(place)
 
 
 def _address(address: str) -> str:
     """What is none, a socket's path say, is not kept."""
+    place = _place(address)
+    return "" if place is None else str(place)
+
+
+def _place(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return str(ipaddress.ip_address(address))
+        place = ipaddress.ip_address(address)
     except ValueError:
-        return ""
+        return None
+    # So a listener for both kinds writes every IPv4 address; they are not one network.
+    return place.ipv4_mapped or place if isinstance(place, ipaddress.IPv6Address) else place
 
 
 def _alias() -> str:

@@ -11,10 +11,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from ..access import trail
+from ..access.callers import act_for, one_request
+from ..access.trail import Act
 from ..exceptions import NotAllowed, NotAuthenticated
+from ..logs import keeping_out
 from . import errors, openapi
 from .authentication import authenticate
-from .views import NoNegotiation
+from .views import NoNegotiation, sent_texts
 
 
 class Gated(APIView):
@@ -26,8 +29,14 @@ class Gated(APIView):
     content_negotiation_class = NoNegotiation
     http_method_names = ["get", "head"]
 
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        with one_request(), trail.acting(Act("api", "read")), keeping_out(lambda: sent_texts(self.request)):
+            return super().dispatch(request, *args, **kwargs)
+
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        authenticate(request, cleaning=False).require(operation="read")
+        caller = authenticate(request, cleaning=False)
+        act_for(caller)
+        caller.require(operation="read")
         super().initial(request, *args, **kwargs)
 
     def handle_exception(self, exc: Exception) -> Response:

@@ -31,6 +31,18 @@ _JSON_TYPES: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], str, Any],
 )
 
 
+class _Column(serializers.ModelField):
+    """A column of a kind that the framework does not know: what cannot be read is the client's fault."""
+
+    default_error_messages = {"unreadable": "This column cannot hold that value."}
+
+    def to_internal_value(self, data: Any) -> Any:
+        try:
+            return super().to_internal_value(data)
+        except (ValueError, TypeError, OverflowError):  # bytes are written in base64, which is ASCII
+            self.fail("unreadable")
+
+
 class _Builder(serializers.ModelSerializer[models.Model]):
     """Borrowed for its knowledge of which serializer field a model's column needs."""
 
@@ -103,6 +115,8 @@ def _serializer_field(
             required=False, allow_null=column.null, help_text="The id of a row of the run."
         )
     field_class, options = _Builder().build_standard_field(name, column)
+    if field_class is serializers.ModelField:
+        field_class = _Column
     kept: Mapping[str, Any] = {
         key: value
         for key, value in options.items()

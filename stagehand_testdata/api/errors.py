@@ -7,7 +7,13 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.core.exceptions import (
+    DisallowedHost,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+    TooManyFieldsSent,
+)
 from django.db import InterfaceError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions as drf
@@ -48,6 +54,14 @@ _FRAMEWORK_CODES = {
     429: "throttled",
 }
 
+#: What Django itself will not read. The nearest ancestor decides here too.
+_SUSPICIOUS: dict[type, tuple[int, str, str]] = {
+    RequestDataTooBig: (413, "body_too_large", "The request body is too large."),
+    TooManyFieldsSent: (400, "invalid_body", "The query has more parameters than this server reads."),
+    DisallowedHost: (400, "invalid_body", "This server does not answer under the host of the request."),
+    SuspiciousOperation: (400, "invalid_body", "The request cannot be read."),
+}
+
 
 def handle(error: Exception, context: Mapping[str, Any]) -> Response:
     """The answer to any exception, in the one shape that errors have."""
@@ -76,8 +90,11 @@ def response_to(error: Exception) -> Response:
             return _answer(404, "not_found", "Not found.")
         case PermissionDenied():
             return _answer(403, "not_allowed", "Not allowed.")
-        case RequestDataTooBig():
-            return _answer(413, "body_too_large", "The request body is too large.")
+        case SuspiciousOperation():
+            status, code, message = next(
+                _SUSPICIOUS[kind] for kind in type(error).__mro__ if kind in _SUSPICIOUS
+            )
+            return _answer(status, code, message)
         case OperationalError() | InterfaceError():
             log_error(logger, "the database is unavailable", error)
             message = "The database is unavailable; nothing was done. Try again."

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from rest_framework import serializers
+
+#: What ends a line, and what XML has no way to write; as a class of characters also in the schema's dialect.
+CONTROL_CHARACTERS = r"\u0000-\u001f\u007f-\u009f\u2028\u2029\ufffe\uffff"
+_CONTROL = re.compile(f"[{CONTROL_CHARACTERS}]")
 
 
 class Text(serializers.CharField):
@@ -15,6 +20,18 @@ class Text(serializers.CharField):
         if not isinstance(data, str):
             self.fail("invalid")
         return super().to_internal_value(data)
+
+
+class Line(Text):
+    """A text of one line: a product puts names into subjects, feeds and logs."""
+
+    default_error_messages = {"control": "One line, without control characters."}
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        # Before it is trimmed: what the schema refuses is refused.
+        if isinstance(data, str) and _CONTROL.search(data):
+            self.fail("control")
+        return super().run_validation(data)
 
 
 class Flag(serializers.BooleanField):

@@ -12,7 +12,7 @@ from .. import __version__
 from ..access import idempotency
 from ..conf import settings
 from ..registry import get_registry
-from .fields import AlwaysTrue, Identifier, Text
+from .fields import CONTROL_CHARACTERS, AlwaysTrue, Identifier, Line, Text
 from .serializers import BatchSerializer, ErrorSerializer, ScenarioAnswerSerializer, StrictSerializer
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -51,6 +51,8 @@ SCHEMA_SETTINGS: dict[str, Any] = {
 _LONG = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
 #: At least one character that Python does not trim.
 _NOT_BLANK = r"[^\s\u001c-\u001f\u0085]"
+_LINE = f"^[^{CONTROL_CHARACTERS}]+$"
+_LINE_NOT_BLANK = rf"^[^{CONTROL_CHARACTERS}]*[^\s{CONTROL_CHARACTERS}][^{CONTROL_CHARACTERS}]*$"
 
 _ERRORS = {
     400: "The body, the test ID or the run's age is not acceptable.",
@@ -184,6 +186,8 @@ if HAVE_SPECTACULAR:
             text: dict[str, Any] = auto_schema._map_serializer_field(
                 self.target, direction, bypass_extensions=True
             )
+            if isinstance(self.target, Line):
+                return {**text, "pattern": _LINE if self.target.allow_blank else _LINE_NOT_BLANK}
             has_pattern = any(isinstance(each, RegexValidator) for each in self.target.validators)
             return text if self.target.allow_blank or has_pattern else {**text, "pattern": _NOT_BLANK}
 

@@ -5,6 +5,9 @@ A form that posts itself would keep a link from whoever only looks at it. But `p
 when the form is loaded, not when it was posted, and a test that goes on would break the sign-in off. So the
 visit itself signs in, and what is no visit does not: HEAD, a browser that fetches in advance, and a page
 that loads the link as its picture or frame. Nobody mails these links, so no scanner gets to see one.
+
+A link that was refused for that counts still. So Django, which logs the path of whatever it refuses, is told
+that this was logged already; the audit has who came and why not.
 """
 
 from __future__ import annotations
@@ -15,13 +18,16 @@ from django.conf import settings as django_settings
 from django.http import HttpRequest, HttpResponseRedirect
 from django.http.request import split_domain_port
 from django.urls import reverse
+from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from ..access import gate
+from ..access import gate, trail
+from ..access.trail import Act
 from ..exceptions import GateClosed, InvalidLink
+from ..logs import keeping_out
 from ..operations import passes, sign_in
 from . import errors
 
@@ -76,11 +82,22 @@ class SignInView(APIView):
     http_method_names = ["get"]
     schema = None
 
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        act = Act("api", "sign-in", address=request.META.get("REMOTE_ADDR") or "")
+        with trail.acting(act), keeping_out(lambda: [kwargs["token"]]):
+            return super().dispatch(request, *args, **kwargs)
+
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         # Whatever a browser says it accepts.
         request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
         if not gate.is_open():
             raise GateClosed
+
+    def handle_exception(self, exc: Exception) -> Response:
+        # A closed gate writes nothing at a stranger's request.
+        if isinstance(exc, InvalidLink | MethodNotAllowed):
+            trail.refused(InvalidLink.code, self.request.META.get("REMOTE_ADDR") or "")
+        return super().handle_exception(exc)
 
     def get_exception_handler(self) -> Any:
         return errors.handle
@@ -105,10 +122,12 @@ class SignInView(APIView):
         )
         return response
 
-    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Response:
-        answer = super().finalize_response(request, response, *args, **kwargs)
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        answer: Any = super().finalize_response(request, response, *args, **kwargs)
         for name, value in _HEADERS.items():
             answer.headers[name] = value
+        # See Note [A link that one visit uses up].
+        answer._has_been_logged = True
         return answer
 
 

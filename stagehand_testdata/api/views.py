@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
+from urllib.parse import unquote_plus
 
 from django.db import transaction
 from django.db.models import Count, F, Q, QuerySet
@@ -58,8 +59,40 @@ _LENGTH_DIGITS = 20
 #: So much of a name that means nothing is said back.
 _SHOWN = 100
 _COUNT = re.compile(r"0*[1-9][0-9]{0,99}")
+_BETWEEN_VALUES = re.compile("[&=]")
 _HOUR_MINUTES = 60
 _DAY_MINUTES = 24 * 60
+
+
+def sent_texts(request: Any) -> Iterator[str]:
+    """Whatever came with the request that is nobody's to read in the log."""
+    for name in ("HTTP_AUTHORIZATION", idempotency.META, passes.META, "HTTP_X_TEST_ID"):
+        sent = request.META.get(name, "")
+        # A test ID that is one is no secret.
+        if not runs.TEST_ID.fullmatch(sent):
+            yield from (sent, *sent.split())
+    yield from request.COOKIES.values()
+    yield from _query_texts(request)
+    waiting = [getattr(request, "_full_data", None)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+
+
+def _query_texts(request: Any) -> Iterator[str]:
+    try:
+        for _, values in request.GET.lists():
+            yield from values
+    except Exception:  # noqa: BLE001 - of a query that cannot be read (TooManyFieldsSent), as it was sent
+        sent = request.META.get("QUERY_STRING", "")
+        yield sent
+        for each in _BETWEEN_VALUES.split(sent):
+            yield from (each, unquote_plus(each))
 
 
 class NoNegotiation(BaseContentNegotiation):
@@ -141,28 +174,8 @@ class TestDataViewSet(ViewSet):
         return self.operation_of.get(self.action, self.action)
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        with one_request(), trail.acting(Act("api")), keeping_out(self._sent_texts):
+        with one_request(), trail.acting(Act("api")), keeping_out(lambda: sent_texts(self.request)):
             return super().dispatch(request, *args, **kwargs)
-
-    def _sent_texts(self) -> Iterator[str]:
-        """Whatever came with the request that is nobody's to read in the log."""
-        request = self.request
-        for name in ("HTTP_AUTHORIZATION", idempotency.META, passes.META, "HTTP_X_TEST_ID"):
-            sent = request.META.get(name, "")
-            # A test ID that is one is no secret.
-            if not runs.TEST_ID.fullmatch(sent):
-                yield from (sent, *sent.split())
-        yield from request.COOKIES.values()
-        yield from (str(each) for each in request.query_params.values())
-        waiting = [getattr(request, "_full_data", None)]
-        while waiting:
-            value = waiting.pop()
-            if isinstance(value, str):
-                yield value
-            elif isinstance(value, dict):
-                waiting += [*value.keys(), *value.values()]
-            elif isinstance(value, list):
-                waiting += value
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         self.format_kwarg = None
@@ -517,6 +530,8 @@ class RunViewSet(TestDataViewSet, GenericViewSet[TestRun]):
         run = self.run_of_path()
         data = self.body(serializers.SessionRequestSerializer)
         _refuse_old(data)
+        # The link and the cookies name the host: one that is refused is refused before anything is done.
+        request.get_host()
         opened = sign_in.sign_in(
             run,
             data["userId"],

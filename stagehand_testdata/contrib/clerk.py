@@ -373,7 +373,7 @@ def _marked(user: Any) -> Marked | None:
 
 
 @csrf_exempt
-@transaction.non_atomic_requests
+@transaction.non_atomic_requests(using=runs.ledger_alias())
 def webhook(request: HttpRequest) -> HttpResponse:
     """Clerk's events `user.created` and `user.deleted`: a host puts it under a URL of its own.
 

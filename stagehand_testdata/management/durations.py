@@ -6,8 +6,11 @@ import argparse
 import datetime as dt
 import re
 
+from ..conf import MOST_DAYS
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION = re.compile(r"(\d{1,6})([smhd])")
+_LONGEST = dt.timedelta(days=MOST_DAYS)
 
 
 def duration(text: str) -> dt.timedelta:
@@ -15,7 +18,10 @@ def duration(text: str) -> dt.timedelta:
     found = _DURATION.fullmatch(text)
     if found is None:
         raise argparse.ArgumentTypeError(f"'{text}' is no duration; type a number and s, m, h or d, like 2h")
-    return dt.timedelta(**{_UNITS[found[2]]: int(found[1])})
+    length = dt.timedelta(**{_UNITS[found[2]]: int(found[1])})
+    if length > _LONGEST:
+        raise argparse.ArgumentTypeError(f"'{text}' is too long; type no more than {_LONGEST.days}d")
+    return length
 
 
 def pause(text: str) -> float:

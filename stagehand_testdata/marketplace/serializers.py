@@ -8,7 +8,7 @@ from typing import Any
 from django.core.validators import RegexValidator
 from rest_framework import serializers
 
-from ..api.fields import AlwaysTrue, Amount, Identifier, Text, Whole
+from ..api.fields import AlwaysTrue, Amount, Identifier, Line, Text, Whole
 from ..api.openapi import shaped
 from ..api.serializers import CreatedSerializer, FrameSerializer, StrictSerializer
 from .models import Availability, Booking
@@ -42,24 +42,24 @@ class CurrencyField(Text):
 
 
 class BuilderRequest(FrameSerializer):
-    name = Text(required=False, max_length=_NAME_LENGTH)
+    name = Line(required=False, max_length=_NAME_LENGTH)
     email = Text(required=False, max_length=254)
-    expertise = serializers.ListField(child=Text(max_length=100), required=False, max_length=50)
+    expertise = serializers.ListField(child=Line(max_length=100), required=False, max_length=50)
     hourlyRate = Amount(required=False)
     availability = AvailabilityField(required=False)
     validationTier = Whole(required=False, min_value=1, max_value=3)
-    headline = Text(required=False, allow_blank=True, max_length=200)
+    headline = Line(required=False, allow_blank=True, max_length=200)
     bio = Text(required=False, allow_blank=True, max_length=5000)
 
 
 class ClientRequest(FrameSerializer):
-    name = Text(required=False, max_length=_NAME_LENGTH)
+    name = Line(required=False, max_length=_NAME_LENGTH)
     email = Text(required=False, max_length=254)
-    companyName = Text(required=False, allow_blank=True, max_length=200)
+    companyName = Line(required=False, allow_blank=True, max_length=200)
 
 
 class SessionTypeItem(StrictSerializer):
-    name = Text(required=False, max_length=_NAME_LENGTH)
+    name = Line(required=False, max_length=_NAME_LENGTH)
     description = Text(required=False, allow_blank=True, max_length=5000)
     duration = Whole(required=False, min_value=15, max_value=24 * 60, help_text="Minutes.")
     price = Amount(required=False)

@@ -23,7 +23,7 @@ from django.db.models.functions import Coalesce, Greatest, Least, Now
 from .. import seeding
 from ..access import quotas, sessions, trail
 from ..access.callers import current_caller
-from ..conf import settings
+from ..conf import Settings, settings
 from ..databases import database
 from ..exceptions import Conflict, NotFound, RunClosed, StatementTimeout, TooOld
 from ..models import TestEntity, TestRun
@@ -43,7 +43,8 @@ def cap_minutes(scope: str) -> int:
     """How long a run of this scope may live from its opening, in minutes."""
     hours = settings.MAX_AGE_HOURS
     if isinstance(hours, Mapping):
-        hours = hours.get(scope, 24)
+        limit = Settings.MAX_AGE_HOURS
+        hours = limit.as_number(hours.get(scope, limit.default))
     return max(math.floor(hours * 60), 1)
 
 
@@ -61,11 +62,11 @@ def in_limited_time() -> Iterator[None]:
     """
     seconds = settings.STATEMENT_TIMEOUT_SECONDS
     engine = database(ledger_alias())
-    with engine.limiting_statements(seconds) if seconds else nullcontext():
+    with engine.limiting_statements(seconds) if seconds > 0 else nullcontext():
         try:
             yield
         except OperationalError as error:
-            if seconds and engine.is_statement_timeout(error):
+            if seconds > 0 and engine.is_statement_timeout(error):
                 raise StatementTimeout from error
             raise
 

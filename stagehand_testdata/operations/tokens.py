@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
 from ..access import keys, oidc
-from ..exceptions import NotAuthenticated
+from ..exceptions import ConfigurationError, InvalidInput, NotAuthenticated
 from ..models import AccessKey, SpentToken
 from .runs import ledger_alias
 
@@ -28,7 +28,8 @@ _KEPT = dt.timedelta(days=7)
 def exchange(verified: oidc.Verified) -> keys.Made:
     """A key for this token, which is spent with it. See Note [A token is spent once].
 
-    Raises NotAuthenticated where it was spent before.
+    Raises NotAuthenticated where it was spent before; ConfigurationError where the host's entry allows what
+    is not there (E041), and then it is not spent.
     """
     alias = ledger_alias()
     _forget_old(alias)
@@ -40,13 +41,17 @@ def exchange(verified: oidc.Verified) -> keys.Made:
         except IntegrityError as error:
             raise NotAuthenticated(oidc.REFUSAL) from error
         trust = verified.trust
-        return keys.create(
-            trust.name,
-            dt.timedelta(minutes=trust.minutes),
-            owner=verified.owner,
-            holder=verified.subject[: AccessKey._meta.get_field("holder").max_length],
-            **trust.allowances,
-        )
+        try:
+            return keys.create(
+                trust.name,
+                dt.timedelta(minutes=trust.minutes),
+                owner=verified.owner,
+                holder=verified.subject[: AccessKey._meta.get_field("holder").max_length],
+                **trust.allowances,
+            )
+        except InvalidInput as error:
+            # What the job has sent was in order.
+            raise ConfigurationError(f"OIDC_TRUST, entry {trust.name!r}: {error.message}") from error
 
 
 def _forget_old(alias: str) -> None:

@@ -251,6 +251,21 @@ class TestRefusals:
     @pytest.mark.parametrize("path", ["schema", "docs"])
     def test_of_a_page(self, wire: Wire, path: str) -> None:
         assert wire.get(path).status_code == 401
+        assert (last().result, last().via, last().asked) == ("not_authenticated", "api", "read")
+
+    @pytest.mark.parametrize("path", ["schema", "docs"])
+    def test_of_a_page_name_the_key(self, wire: Wire, path: str) -> None:
+        made = keys.create("nightly", dt.timedelta(hours=1), operations=["batch"])
+        assert wire.get(path, Authorization=f"Bearer {made.text}").status_code == 403
+        assert (last().result, last().key_id) == ("not_allowed", made.key.public_id)
+
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("path", ["schema", "docs", "docs/", "runs"])
+    def test_stay_where_the_host_has_atomic_requests(
+        self, new_wire: Callable[[], Wire], monkeypatch: pytest.MonkeyPatch, path: str
+    ) -> None:
+        monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+        assert new_wire().get(path).status_code == 401
         assert last().result == "not_authenticated"
 
     def test_are_written_down_so_often_for_an_address_and_then_counted(
@@ -271,6 +286,26 @@ class TestRefusals:
         for number in range(50):
             trail.refused("not_authenticated", f"2001:db8::{number:x}")
         assert AuditEntry.objects.count() == trail.PER_ADDRESS
+
+    def test_are_each_addresses_own_where_one_listener_takes_both_kinds(self) -> None:
+        for number in range(50):
+            trail.refused("not_authenticated", f"::ffff:10.0.0.{number}")
+        assert AuditEntry.objects.count() == 50
+        assert last().address == "10.0.0.49"
+
+    @pytest.mark.parametrize(
+        ("address", "network"),
+        [
+            ("10.0.0.1", "10.0.0.1"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("2001:db8::1", "2001:db8::/64"),
+            ("fe80::1%eth0", "fe80::/64"),
+            ("", ""),
+            ("unix:", ""),
+        ],
+    )
+    def test_of_one_network(self, address: str, network: str) -> None:
+        assert trail.network_of(address) == network
 
     def test_are_so_many_in_all_whatever_the_addresses(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(trail, "OVERALL", 30)

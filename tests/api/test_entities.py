@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.db.models import BinaryField
+from rest_framework.exceptions import ValidationError
 
+from stagehand_testdata.api.entity_fields import _serializer_field
 from stagehand_testdata.models import TestEntity
 from stagehand_testdata.registry import get_registry
 from tests.conftest import Wire, error_of, host_counts
@@ -262,6 +265,17 @@ class TestTypes:
         fields = {field["name"]: field for field in types["builder"]["fields"]}
         assert fields["availability"]["choices"] == ["available", "limited", "unavailable"]
         assert fields["headline"]["maxLength"] == 200
+
+
+def test_bytes_that_cannot_be_read_are_the_clients_fault() -> None:
+    """A binary column that a type lists in its `fields`: base64, as Django has it."""
+    column: Any = BinaryField()
+    column.set_attributes_from_name("data")
+    field: Any = _serializer_field(column, "data")
+    assert bytes(field.run_validation("AAEC")) == b"\x00\x01\x02"
+    for value in ("ö", "A", "\u2028"):
+        with pytest.raises(ValidationError):
+            field.run_validation(value)
 
 
 def test_a_book_is_what_its_table_holds(wire: Wire) -> None:

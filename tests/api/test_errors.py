@@ -8,7 +8,13 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.core.exceptions import (
+    DisallowedHost,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+    TooManyFieldsSent,
+)
 from django.db import InterfaceError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions as drf
@@ -389,6 +395,41 @@ class TestDatabase:
         assert error_of(response) == (503, "unavailable")
 
 
+class TestAStrangeRequest:
+    @pytest.mark.parametrize("path", ["runs", "entity-types", "schema", "docs", "runs/{testId}/entities"])
+    def test_with_too_many_parameters_is_refused_in_our_shape(
+        self, wire: Wire, caplog: pytest.LogCaptureFixture, path: str
+    ) -> None:
+        wire.make("builders")
+        response = wire.get(f"{path.format(testId=wire.test_id)}?{'&'.join(['secret-word=1'] * 1001)}")
+        if path == "entity-types":  # which asks for none
+            assert response.status_code == 200
+        else:
+            assert error_of(response) == (400, "invalid_body")
+        assert not [record for record in caplog.records if record.levelname == "ERROR" or record.exc_info]
+
+    def test_that_cannot_be_read_is_kept_out_of_the_log_all_the_same(
+        self, wire: Wire, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail(*args: Any) -> Any:
+            raise RuntimeError("cannot use my secret-word")
+
+        monkeypatch.setattr("stagehand_testdata.api.views.authenticate", fail)
+        response = wire.get(f"runs?{'&'.join(['a=1'] * 1001)}&b=secret%2Dword")
+        assert error_of(response) == (500, "internal_error")
+        assert "secret-word" not in "".join(record.getMessage() for record in caplog.records)
+
+    @pytest.mark.parametrize("path", ["runs?pageSize=1", "schema", "docs"])
+    def test_under_a_host_that_is_refused_is_no_fault_of_ours(
+        self, wire: Wire, new_wire: Callable[[], Wire], settings: Any, path: str
+    ) -> None:
+        settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if "CommonMiddleware" not in each]
+        for each in (wire, new_wire()):
+            each.make("builders")
+        response = wire.get(path, Host="evil.example")
+        assert response.status_code == 200 or error_of(response) == (400, "invalid_body")
+
+
 class TestHandle:
     """Which exception becomes which answer."""
 
@@ -423,6 +464,9 @@ class TestHandle:
             (Http404(), 404, "not_found"),
             (PermissionDenied(), 403, "not_allowed"),
             (RequestDataTooBig(), 413, "body_too_large"),
+            (TooManyFieldsSent("secret"), 400, "invalid_body"),
+            (DisallowedHost("secret"), 400, "invalid_body"),
+            (SuspiciousOperation("secret"), 400, "invalid_body"),
             (OperationalError(), 503, "unavailable"),
             (InterfaceError(), 503, "unavailable"),
             (RuntimeError("secret"), 500, "internal_error"),

@@ -15,9 +15,9 @@ from django.db.models.functions import Now
 from django.test import Client, override_settings
 from django.utils import timezone
 
-from stagehand_testdata.access import keys
+from stagehand_testdata.access import keys, trail
 from stagehand_testdata.context import current_run
-from stagehand_testdata.models import RunSession, TestEntity
+from stagehand_testdata.models import AuditEntry, RunSession, TestEntity
 from stagehand_testdata.operations import passes, sign_in
 from tests.conftest import Wire, error_of
 from tests.guarding import guards_up
@@ -244,6 +244,73 @@ class TestTheLink:
         assert wire.test_id not in answer["link"]
 
 
+class TestARefusedVisit:
+    """A link that was not used up counts still: nothing may keep it."""
+
+    @pytest.fixture(autouse=True)
+    def fresh_minute(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(trail, "_refusals", trail._Refusals())
+
+    @pytest.fixture(params=["head", "post", "prefetch", "closed gate", "slash", "newline", "failing"])
+    def refused(self, request: Any, wire: Wire, user: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """(link, answer): one that was not used up."""
+        link, how = opened(wire, user)["link"], request.param
+        browser, path = Client(raise_request_exception=False), link.removeprefix("http://testserver")
+        if how in ("head", "post"):
+            return link, getattr(browser, how)(path)
+        if how == "closed gate":
+            with changed(ENABLED=False):
+                return link, browser.get(path)
+        if how == "failing":
+            with monkeypatch.context() as patch:
+                patch.setattr(sign_in, "redeem", fail_with)
+                return link, browser.get(path)
+        if how == "prefetch":
+            return link, browser.get(path, headers={"Sec-Purpose": "prefetch"})
+        return link, browser.get(f"{path}/" if how == "slash" else f"{path}%0A")
+
+    def test_leaves_no_link_in_the_log(self, refused: Any, caplog: pytest.LogCaptureFixture) -> None:
+        link, response = refused
+        assert response.status_code >= 400
+        token = link.rpartition("/")[2]
+        for record in caplog.get_records("setup"):
+            assert token not in record.getMessage()
+            assert token not in repr(vars(record).get("args"))
+        assert visit(link).status_code == 302
+
+    @pytest.mark.parametrize("headers", [{"Sec-Purpose": "prefetch"}, {"Sec-Fetch-Mode": "no-cors"}])
+    def test_is_in_the_audit(self, wire: Wire, user: Any, headers: dict[str, str]) -> None:
+        link = opened(wire, user)["link"]
+        visit(link, **headers)
+        entry = AuditEntry.objects.order_by("pk").last()
+        assert entry is not None
+        assert (entry.via, entry.asked, entry.address) == ("api", "sign-in", "127.0.0.1")
+        assert (entry.operation, entry.result) == ("refused", "invalid_link")
+        assert link.rpartition("/")[2] not in repr(AuditEntry.objects.values())
+
+    def test_is_in_the_audit_so_often_and_no_more(self, wire: Wire, user: Any) -> None:
+        link = opened(wire, user)["link"].removeprefix("http://testserver")
+        browser = Client()
+        for _ in range(trail.PER_ADDRESS + 5):
+            browser.head(link)
+        assert AuditEntry.objects.filter(operation="refused").count() == trail.PER_ADDRESS
+
+    def test_at_a_closed_gate_writes_nothing(self, wire: Wire, user: Any) -> None:
+        link = opened(wire, user)["link"]
+        with changed(ENABLED=False):
+            visit(link)
+        assert not AuditEntry.objects.filter(operation="refused").exists()
+
+    def test_one_that_counts_is_in_the_audit_as_the_apis(self, wire: Wire, user: Any) -> None:
+        visit(opened(wire, user)["link"])
+        entry = AuditEntry.objects.get(operation="session.sign_in")
+        assert (entry.via, entry.asked, entry.address) == ("api", "sign-in", "127.0.0.1")
+
+
+def fail_with(token: str) -> Any:
+    raise RuntimeError(f"cannot use {token}")
+
+
 class TestWhoIsSignedIn:
     def test_nobody_real_and_nobody_of_another_run(
         self, wire: Wire, user: Any, new_wire: Callable[[], Wire]
@@ -293,6 +360,14 @@ class TestWhoIsSignedIn:
     def test_with_the_gate_closed_is_403(self, wire: Wire, user: Any) -> None:
         with changed(ENABLED=False):
             assert error_of(ask(wire, user)) == (403, "test_mode_disabled")
+
+    def test_nobody_under_a_host_that_is_refused(self, wire: Wire, user: Any, settings: Any) -> None:
+        settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if "CommonMiddleware" not in each]
+        wire.client = Client()
+        response = ask(wire, user, headers={"Host": "evil.example"})
+        assert error_of(response) == (400, "invalid_body")
+        assert not RunSession.objects.exists()
+        assert not AuditEntry.objects.filter(operation="session.open").exists()
 
     def test_without_a_key_where_keys_are_asked_for_is_401(self, wire: Wire, user: Any) -> None:
         with changed(REQUIRE_ACCESS_KEY=True):

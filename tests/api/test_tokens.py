@@ -130,6 +130,14 @@ class TestExchange:
         with changed(ENABLED=False, REQUIRE_ACCESS_KEY=False), nothing_written():
             assert error_of(exchange(wire, trusting.token())) == (403, "test_mode_disabled")
 
+    def test_an_entry_that_allows_what_is_not_there_is_the_hosts_fault_and_spends_nothing(
+        self, wire: Wire, trusting: Issuer
+    ) -> None:
+        token = trusting.token()
+        with changed(OIDC_TRUST=[{**trusting.trust(), "operations": ["raed"]}]):
+            assert error_of(exchange(wire, token)) == (500, "misconfigured")
+        assert exchange(wire, token).status_code == 201
+
     @pytest.mark.parametrize("body", [{}, {"token": 5}, {"token": ""}, {"token": None}, {"token": ["x"]}])
     def test_a_body_without_a_token_is_no_token_at_all(self, wire: Wire, trusting: Issuer, body: Any) -> None:
         with nothing_written():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib.util
 import json
 import time
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from svix.webhooks import Webhook
 
+from stagehand_testdata.contrib import clerk as clerk_py
 from stagehand_testdata.models import AuditEntry, SpentToken, TestEntity, TestRun
+from stagehand_testdata.operations import runs
 from tests.conftest import Wire, error_of
 from tests.outside.clerk.standin import Clerk
 
@@ -289,6 +292,16 @@ def test_works_with_the_gate_closed(wire: Wire, clerk: Clerk, settings: Any) -> 
     [user] = clerk.users
     settings.STAGEHAND_TESTDATA = {**settings.STAGEHAND_TESTDATA, "ENABLED": False}
     assert send("user.deleted", gone(user))
+
+
+def test_has_transactions_of_its_own_in_the_database_of_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "ledger_alias", lambda: "ledger")
+    spec = importlib.util.spec_from_file_location("stagehand_testdata.contrib.clerk_again", clerk_py.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    assert again.webhook._non_atomic_requests == {"ledger"}
 
 
 def test_works_within_a_transaction_of_the_hosts_request(wire: Wire, clerk: Clerk, settings: Any) -> None:

@@ -166,7 +166,7 @@ class TestMisuse:
         ("arguments", "says"),
         [
             (["--run", "stagehand_test_none"], "There is no run 'stagehand_test_none'"),
-            (["--run", ""], "There is no run ''"),
+            (["--run", ""], "--run is empty"),
             (["--key", "V1"], "go with --adopt"),
             (["--model", "host.Voucher"], "go with --adopt"),
             (["--yes"], "go with --adopt"),

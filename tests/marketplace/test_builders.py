@@ -106,6 +106,10 @@ class TestBuilders:
         [
             ("name", ""),
             ("name", 5),
+            ("name", "A\x0bB"),
+            ("name", "A\nB"),
+            ("headline", "A\x0bB"),
+            ("expertise", ["A\x1b[31m"]),
             ("name", "x" * 121),
             ("name", None),
             ("email", ""),
@@ -162,7 +166,15 @@ class TestClients:
         assert (client.company_name, client.user.email) == ("Bob & Co", "bob@example.org")
 
     @pytest.mark.parametrize(
-        ("field", "value"), [("companyName", 5), ("companyName", "x" * 201), ("expertise", []), ("name", [])]
+        ("field", "value"),
+        [
+            ("companyName", 5),
+            ("companyName", "A\nB"),
+            ("companyName", "x" * 201),
+            ("name", "A\x0b"),
+            ("expertise", []),
+            ("name", []),
+        ],
     )
     def test_what_is_not_acceptable_makes_nothing(
         self, wire: Wire, untouched: None, field: str, value: Any

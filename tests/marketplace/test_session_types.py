@@ -76,6 +76,10 @@ def test_the_builders_id_may_be_a_number(wire: Wire, builder: Any) -> None:
     [
         ("name", ""),
         ("name", 5),
+        ("name", "A\nBcc: x"),
+        ("name", "A\r"),
+        ("name", "A\x0b"),
+        ("name", "A\u2028B"),
         ("duration", 14),
         ("duration", 1441),
         ("duration", "60"),

@@ -71,6 +71,13 @@ class TestOpening:
         with changed(MAX_AGE_HOURS=hours):
             assert lifetime(open_run()) == max(int(hours * 60), 1)
 
+    @pytest.mark.parametrize(
+        "hours", [float("nan"), float("inf"), "2", None, {"ephemeral": "2"}, {"ephemeral": float("nan")}]
+    )
+    def test_a_cap_that_is_no_number_is_the_default(self, hours: Any) -> None:
+        with changed(MAX_AGE_HOURS=hours):
+            assert lifetime(open_run(scope="ephemeral", max_age_minutes=10**6)) == 24 * 60
+
     def test_the_seed_follows_from_the_test_id(self) -> None:
         assert open_run().seed == seeding.seed_from_test_id(TEST_ID)
         assert open_run("stagehand_test_b", seed=0).seed == 0

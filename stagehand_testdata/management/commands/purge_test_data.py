@@ -19,7 +19,7 @@ from ...models import TestRun
 from ...operations.purge.plan import EXPLANATIONS, Plan, make_plan
 from ...operations.purge.purge import Outcome, due_runs, purge_run
 from ...operations.reaper import Reaped, Told, reap
-from ..base import DONE, LEFT, TestDataCommand
+from ..base import DONE, LEFT, TestDataCommand, safe
 from ..durations import duration, pause
 from ..signals import Stop
 
@@ -170,7 +170,10 @@ class Command(TestDataCommand):
     def _ask(self, count: int) -> None:
         if not sys.stdin.isatty():
             self.misuse("--all needs --yes where nobody can be asked.")
-        answer = input(f"Purge all {count} runs, also those that tests are using now? Type 'yes': ")
+        try:
+            answer = input(f"Purge all {count} runs, also those that tests are using now? Type 'yes': ")
+        except EOFError:
+            answer = ""
         if answer.strip().lower() != "yes":
             self.misuse("Nothing was purged.")
 
@@ -197,7 +200,7 @@ class Command(TestDataCommand):
     def _print_held(self, held: dict[str, Any]) -> None:
         by = f" ({_counts(held['blockedBy'])})" if held["blockedBy"] else ""
         why = EXPLANATIONS[held["reason"]]
-        self.stdout.write(self.style.WARNING(f"  stays: {held['type']} {held['id']}: {why}{by}"))
+        self.stdout.write(self.style.WARNING(f"  stays: {safe(held['type'])} {safe(held['id'])}: {why}{by}"))
 
     def _report(self, reaped: Reaped, options: dict[str, Any]) -> int:
         if options["json"]:
@@ -224,13 +227,13 @@ class Command(TestDataCommand):
         for outcome in reaped.outcomes:
             self._print_receipt(outcome.receipt)
         for told in reaped.failed:
-            self.stderr.write(self.style.ERROR(f"{told.test_id}: failed, {told.text}"))
+            self.stderr.write(self.style.ERROR(f"{told.test_id}: failed, {safe(told.text)}"))
         for told in reaped.put_off:
             self.stderr.write(
-                self.style.WARNING(f"{told.test_id}: put off, its last purge failed: {told.text}")
+                self.style.WARNING(f"{told.test_id}: put off, its last purge failed: {safe(told.text)}")
             )
         for told in reaped.halted:
-            self.stderr.write(self.style.ERROR(f"{told.test_id}: halted. {told.text}"))
+            self.stderr.write(self.style.ERROR(f"{told.test_id}: halted. {safe(told.text)}"))
         left = sum(outcome.receipt["remaining"] for outcome in reaped.outcomes)
         failed = len(reaped.failed) + len(reaped.halted)
         self.stdout.write(f"{len(reaped.outcomes)} runs purged, {failed} failed, {left} rows left.")

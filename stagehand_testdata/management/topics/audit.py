@@ -25,7 +25,7 @@ from ...operations.audit import (
     Report,
     audit,
 )
-from ..base import DONE, LEFT, TestDataCommand
+from ..base import DONE, LEFT, TestDataCommand, safe
 
 HELP = "whether the books balance, entries without a row, marked rows without an entry; exit 1 where any is"
 
@@ -125,33 +125,33 @@ def _print_books(command: TestDataCommand, books: Books) -> None:
     )
     for book in books.examples:
         for problem in book.problems:
-            command.stdout.write(command.style.WARNING(f"{_safe(book.test_id)}: {problem}"))
+            command.stdout.write(command.style.WARNING(f"{safe(book.test_id)}: {problem}"))
     _print_more(command, books.broken - len(books.examples), "runs whose books do not hold")
     for each in books.doubled:
-        text = f"{_safe(each.model)} {_safe(each.key)}: {each.count} entries stand for one row"
+        text = f"{safe(each.model)} {safe(each.key)}: {each.count} entries stand for one row"
         command.stdout.write(command.style.WARNING(text))
 
 
 def _print_finding(command: TestDataCommand, finding: Finding) -> None:
-    keys = [f"{_safe(key)} ({_safe(run)})" if run else _safe(key) for key, run in finding.examples]
+    keys = [f"{safe(key)} ({safe(run)})" if run else safe(key) for key, run in finding.examples]
     more = [f"{finding.count - len(keys)} more"] if keys and finding.count > len(keys) else []
     shown = f": {', '.join(keys + more)}" if keys else ""
-    text = f"{_safe(finding.model)}: {finding.count} {_WHAT[finding.reason]}{shown}"
+    text = f"{safe(finding.model)}: {finding.count} {_WHAT[finding.reason]}{shown}"
     command.stdout.write(command.style.WARNING(text))
 
 
 def _print_overdue(command: TestDataCommand, overdue: Overdue) -> None:
     for late in overdue.examples:
         failed = f", {late.failures} purges failed" if late.failures else ""
-        error = f": {_safe(late.error)}" if late.error else ""
-        text = f"{_safe(late.test_id)}: {late.state}, {_span(late.overdue)} past its end{failed}{error}"
+        error = f": {safe(late.error)}" if late.error else ""
+        text = f"{safe(late.test_id)}: {late.state}, {_span(late.overdue)} past its end{failed}{error}"
         command.stdout.write(command.style.WARNING(text))
     _print_more(command, overdue.count - len(overdue.examples), "runs past their end")
 
 
 def _print_outside(command: TestDataCommand, outside: Outside) -> None:
     for user, key in outside.examples:
-        text = f"{_safe(outside.provider)}: user {_safe(user)} is no run's ({_safe(key) or 'by its address'})"
+        text = f"{safe(outside.provider)}: user {safe(user)} is no run's ({safe(key) or 'by its address'})"
         command.stdout.write(command.style.WARNING(text))
     _print_more(command, outside.count - len(outside.examples), "users at the provider that no run owns")
 
@@ -181,7 +181,7 @@ def _adopt(command: TestDataCommand, options: dict[str, Any]) -> int:
 
 def _show(stream: Any, chosen: Sequence[Candidate]) -> None:
     for each in chosen:
-        stream.write(f"{each.model._meta.label} {_safe(each.key)}")
+        stream.write(f"{each.model._meta.label} {safe(each.key)}")
         for name, value in each.columns.items():
             stream.write(f"  {name}: {value}")
         stream.write(f"  marks: {'; '.join(each.marks)}")
@@ -191,7 +191,7 @@ def _ask(command: TestDataCommand, test_id: str, count: int) -> None:
     if not sys.stdin.isatty():
         command.misuse("--adopt needs --yes where nobody can be asked.")
     command.stderr.write(
-        f"Take {count} rows into {_safe(test_id)}, whose purge deletes them? Type 'yes': ", ending=""
+        f"Take {count} rows into {safe(test_id)}, whose purge deletes them? Type 'yes': ", ending=""
     )
     command.stderr.flush()
     if sys.stdin.readline().strip().lower() != "yes":
@@ -219,11 +219,6 @@ def _number(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise argparse.ArgumentTypeError(f"'{text}' is no number; type one from 0 up")
     return int(text)
-
-
-def _safe(text: str) -> str:
-    """The text as it is, or escaped where it would steer a terminal or break the line."""
-    return text if text.isprintable() else repr(text)
 
 
 def _span(span: dt.timedelta) -> str:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import Any
 
 from django.core.management.base import CommandParser
@@ -48,13 +50,14 @@ def run(command: TestDataCommand, options: dict[str, Any]) -> int:
         return _prune(command, options)
     if options["json"] and options["format"] != "text":
         command.misuse("--json is one document, --format jsonl a line for each entry: choose one.")
-    found = (_described(entry) for entry in _found(options).iterator(chunk_size=500))
-    if options["json"]:
-        _write_array(command, found)
-        return DONE
-    write: Callable[[dict[str, Any]], str] = json.dumps if options["format"] == "jsonl" else _line
-    for each in found:
-        command.stdout.write(write(each))
+    # Nobody may read to the end (`| head -1`): the cursor is closed before its connection.
+    with closing(_each(options)) as found:
+        if options["json"]:
+            _write_array(command, found)
+            return DONE
+        write: Callable[[dict[str, Any]], str] = json.dumps if options["format"] == "jsonl" else _line
+        for each in found:
+            command.stdout.write(write(each))
     return DONE
 
 
@@ -68,6 +71,11 @@ def _prune(command: TestDataCommand, options: dict[str, Any]) -> int:
     else:
         command.stdout.write(f"{removed} entries of the audit were older than {days} days, and are removed.")
     return DONE
+
+
+def _each(options: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
+    for entry in _found(options).iterator(chunk_size=500):
+        yield _described(entry)
 
 
 def _found(options: dict[str, Any]) -> QuerySet[AuditEntry]:
@@ -126,14 +134,13 @@ def _write_array(command: TestDataCommand, found: Iterator[dict[str, Any]]) -> N
 
 
 def _moment(text: str) -> dt.datetime | dt.timedelta:
-    try:
+    if re.fullmatch(r"\d+[smhd]", text):
         return duration(text)
-    except argparse.ArgumentTypeError:
-        pass
     try:
         found = parse_datetime(text if "T" in text or " " in text else f"{text}T00:00")
-    except ValueError:
-        found = None
-    if found is None:
-        raise argparse.ArgumentTypeError(f"'{text}' is no time; type 2h, 7d, 2026-11-26 or 2026-11-26T08:00")
-    return make_aware(found) if is_naive(found) else found
+        if found is not None:
+            # As the database is asked for it. There it may be before the first year, or past the last.
+            return (make_aware(found) if is_naive(found) else found).astimezone(dt.UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"'{text}' is no time; type 2h, 7d, 2026-11-26 or 2026-11-26T08:00")

@@ -15,16 +15,17 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def run(command: TestDataCommand, options: dict[str, Any]) -> int:
-    found = Receipt.objects.select_related("run")
+    found: Any = Receipt.objects.select_related("run")
     if options["run"]:
         found = found.filter(run__test_id=options["run"])
         if not found.exists():
             command.misuse(f"There is no receipt of {options['run']!r}.")
-    bodies = [{**receipt.body, "at": receipt.created_at} for receipt in found]
-    latest = {body["testId"]: body for body in reversed(bodies)}
+    # Two owners may have a run of one test ID.
+    bodies = [{**each.body, "at": each.created_at, "owner": each.run.owner} for each in found]
+    latest = {each.run_id: each.body for each in reversed(found)}
     if options["json"]:
         command.write_json(bodies)
     else:
-        kept = ("at", "testId", "state", "removed", "remaining", "digest")
+        kept = ("at", "testId", "owner", "state", "removed", "remaining", "digest")
         command.write_rows([{name: body[name] for name in kept} for body in bodies])
     return DONE if all(body["success"] for body in latest.values()) else LEFT
