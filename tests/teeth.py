@@ -1171,7 +1171,7 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "a model's own deletion does not see the hidden row",
         OWN_WAY,
-        "            use_run(CurrentRun(self.run.pk, self.run.test_id)),\n",
+        "            until_commit(CurrentRun(self.run.pk, self.run.test_id), removing=True),\n",
         "",
         (T_VISIBILITY,),
     ),
@@ -1814,9 +1814,9 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "what a purge leaves to the commit is in nobody's name",
-        OWN_WAY,
-        "            until_commit(CurrentRun(self.run.pk, self.run.test_id), removing=True),\n",
-        "",
+        HOOKS,
+        "                with use_run(its):\n",
+        "                with use_run(None if removing else its):\n",
         (T_OWN_WAY,),
     ),
     Bug(
