@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.apps import apps
 from django.conf import settings as django_settings
 from django.contrib import auth
 from django.contrib.sessions.backends.base import SessionBase
@@ -47,7 +46,7 @@ from ..logs import log_error
 from ..models import RunSession, ShadowKey, TestEntity, TestRun
 from . import externals, identities, passes, runs
 from .entities import find_own_row, not_in_run
-from .purge.plan import examine, proofs
+from .purge.plan import examine, installed_models, proofs
 
 logger = logging.getLogger(__name__)
 
@@ -233,12 +232,13 @@ def _account_key(run: TestRun, type_name: str, key: str) -> Any:
     """The key of the account that a row of the run is, or has; whose that is, is still to be proven."""
     if ShadowKey.read(key):
         raise ShadowId(details={"userId": [f"{key} is the id of a shadow row."]})
-    entries = TestEntity.objects.using(runs.ledger_alias()).standing()
-    entry = entries.filter(run=run, type=type_name, key_text=key).first()
-    if entry is None:
+    entries = TestEntity.objects.using(runs.ledger_alias()).standing().with_rows()
+    labels = entries.filter(run=run, type=type_name, key_text=key).values_list("model", flat=True)
+    found, _ = installed_models(labels[:1])
+    if not found:
         raise not_in_run("userId")
     user_model = auth.get_user_model()._meta.concrete_model
-    model = apps.get_model(entry.model)
+    [model] = found
     if model._meta.concrete_model is user_model:
         return key
     pointers: list[Any] = [

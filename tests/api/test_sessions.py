@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from stagehand_testdata.access import keys, trail
 from stagehand_testdata.context import current_run
-from stagehand_testdata.models import AuditEntry, RunSession, TestEntity
+from stagehand_testdata.models import AuditEntry, RunSession, TestEntity, TestRun
 from stagehand_testdata.operations import passes, sign_in
 from tests.conftest import Wire, error_of
 from tests.guarding import guards_up
@@ -431,6 +431,21 @@ class TestARowThatHasAnAccount:
         ]
         assert {error_of(each) for each in answers} == {(404, "not_in_run")}
         assert len({each.content for each in answers}) == 1
+
+    @pytest.mark.parametrize(
+        ("model", "origin"),
+        [
+            ("external.mailbox", TestEntity.Origin.EXTERNAL),
+            ("shadow.auth.user", TestEntity.Origin.SHADOW),
+            ("uninstalled.thing", TestEntity.Origin.REQUESTED),
+        ],
+    )
+    def test_is_a_row_of_a_model_that_is_there(self, wire: Wire, user: Any, model: str, origin: str) -> None:
+        run = TestRun.objects.get()
+        TestEntity.objects.create(
+            run=run, type="thing", origin=origin, model=model, database="default", key_text="k"
+        )
+        assert error_of(ask(wire, "k", type="thing")) == (404, "not_in_run")
 
     @pytest.mark.parametrize("name", [None, "", 1, "x\0", "x" * 129])
     def test_a_type_that_is_none_is_400(self, wire: Wire, user: Any, name: Any) -> None:
