@@ -28,6 +28,8 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     from django.db import Error, connection
 
+    from stagehand_testdata.databases import driver_faults
+
     rng = random.Random(number)
     work = creating(rng, number) if role == "create" else purging(rng)
     signal.signal(signal.SIGTERM, stop)
@@ -36,7 +38,7 @@ def main() -> None:
             work()
         except Stopped:
             return
-        except Error:  # whatever a connection says that was cut off in the middle
+        except (Error, *driver_faults()):  # whatever a connection says that was cut off in the middle
             connection.close()
             time.sleep(0.02)
 

@@ -21,6 +21,7 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from .. import exceptions as ours
+from ..databases import driver_faults
 from ..logs import log_error
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def response_to(error: Exception) -> Response:
                 _SUSPICIOUS[kind] for kind in type(error).__mro__ if kind in _SUSPICIOUS
             )
             return _answer(status, code, message)
-        case OperationalError() | InterfaceError():
+        case _ if isinstance(error, (OperationalError, InterfaceError, *driver_faults())):
             log_error(logger, "the database is unavailable", error)
             message = "The database is unavailable; nothing was done. Try again."
             return _answer(503, "unavailable", message, headers={"Retry-After": "1"})

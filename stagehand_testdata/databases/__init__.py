@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -18,6 +19,16 @@ def database(alias: str) -> Database:
 def database_of(connection: BaseDatabaseWrapper) -> Database:
     """The strategy for the database that the connection is to."""
     return _strategy(connection.vendor)(connection)
+
+
+def driver_faults() -> tuple[type[Exception], ...]:
+    """What the drivers raise where a database is away, in their own names.
+
+    Django gives them its own, but for what they say as a cursor on the server is closed.
+    """
+    found: list[Any] = list(connections.all(initialized_only=True))
+    drivers = [each.Database for each in found]
+    return tuple(fault for each in drivers for fault in (each.OperationalError, each.InterfaceError))
 
 
 @cache

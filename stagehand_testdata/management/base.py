@@ -14,6 +14,7 @@ from django.db import Error as DatabaseFault
 
 from ..access import trail
 from ..access.trail import Act
+from ..databases import driver_faults
 from ..exceptions import TestDataError
 
 DONE, LEFT, MISUSE = 0, 1, 2
@@ -38,7 +39,9 @@ class TestDataCommand(BaseCommand):
             # Whoever read it has had enough (`| head -1`). What is not written yet goes nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(LEFT)
-        except DatabaseFault as error:
+        except Exception as error:
+            if not isinstance(error, (DatabaseFault, *driver_faults())):
+                raise
             first = str(error).strip().split("\n", 1)[0]
             raise CommandError(f"The database refused: {first}", returncode=LEFT) from error
         if status != DONE:

@@ -15,7 +15,7 @@ from django.core.exceptions import (
     SuspiciousOperation,
     TooManyFieldsSent,
 )
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, connection
 from django.http import Http404
 from rest_framework import exceptions as drf
 
@@ -469,6 +469,8 @@ class TestHandle:
             (SuspiciousOperation("secret"), 400, "invalid_body"),
             (OperationalError(), 503, "unavailable"),
             (InterfaceError(), 503, "unavailable"),
+            (connection.Database.OperationalError(), 503, "unavailable"),
+            (connection.Database.InterfaceError(), 503, "unavailable"),
             (RuntimeError("secret"), 500, "internal_error"),
         ],
         ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,

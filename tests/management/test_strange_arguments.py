@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from stagehand_testdata.models import AuditEntry, Receipt
 from stagehand_testdata.operations import runs
@@ -159,3 +160,16 @@ def test_the_key_of_a_row_that_stays_steers_no_terminal(wire: Wire, monkeypatch:
     _, said = run_command("purge_test_data", "--run", wire.test_id, "--dry-run")
     assert "stays" in said
     assert "\x1b[31m" not in said
+
+
+@pytest.mark.django_db
+def test_what_a_driver_says_in_its_own_name_is_a_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Django lets through what is said as a cursor on the server is closed."""
+
+    def away(*args: Any, **kwargs: Any) -> Any:
+        raise connection.Database.OperationalError("the server closed the connection")
+
+    monkeypatch.setattr("stagehand_testdata.operations.audit.audit", away)
+    assert refused("testdata", "audit", status=1).endswith(
+        "The database refused: the server closed the connection"
+    )
