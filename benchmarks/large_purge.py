@@ -38,6 +38,8 @@ def main() -> int:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=None)
     parser.add_argument("--child", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if not os.environ.get("DATABASE_URL"):
+        parser.error("Which database? Set DATABASE_URL=postgres:///NAME, or sqlite:////PATH.")
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     import django
 
