@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,9 +19,9 @@ from django.db.models.functions import Now
 
 from stagehand_testdata.exceptions import RunClosed
 from stagehand_testdata.models import TestEntity, TestRun
-from stagehand_testdata.operations import entities, guards, runs
+from stagehand_testdata.operations import entities, runs
 from stagehand_testdata.operations.purge import execute, purge
-from tests.conftest import Wire, host_counts
+from tests.conftest import host_counts
 from tests.host import models
 from tests.threads import in_thread
 
@@ -31,21 +31,6 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(connection.vendor != "postgresql", reason="needs PostgreSQL (DATABASE_URL)"),
 ]
-
-
-@pytest.fixture(params=["without guards", "with guards"])
-def guarded(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[bool]:
-    if request.param == "without guards":
-        yield False
-        return
-    guards.install(connection.alias)
-    yield True
-    guards.remove(connection.alias)
-
-
-@pytest.fixture
-def run(guarded: bool, new_wire: Callable[[], Wire]) -> Run:
-    return Run(new_wire().test_id)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
