@@ -17,10 +17,8 @@ from tests.host import models
 
 from .conftest import Run
 from .test_concurrency import (
-    guarded,  # noqa: F401 - a fixture
     held_in_another_transaction,
     in_thread,
-    run,  # noqa: F401 - a fixture
     wait_until,
     waiting_for_locks,
 )
@@ -70,7 +68,7 @@ def creator_in_flight(test_id: str, type_name: str) -> Iterator[Callable[[], Non
     assert created == [None]
 
 
-def test_a_clean_up_of_what_is_listed_waits_for_a_creator_in_flight(run: Run) -> None:  # noqa: F811
+def test_a_clean_up_of_what_is_listed_waits_for_a_creator_in_flight(run: Run) -> None:
     """The run stays open, so its creators must be kept out while rows of it go."""
     voucher = run.make("voucher")
     with creator_in_flight(run.test_id, "author") as finish:
@@ -84,7 +82,7 @@ def test_a_clean_up_of_what_is_listed_waits_for_a_creator_in_flight(run: Run) ->
     assert models.Author.objects.exists()
 
 
-def test_each_batch_waits_for_a_creator_in_flight(run: Run) -> None:  # noqa: F811
+def test_each_batch_waits_for_a_creator_in_flight(run: Run) -> None:
     """One that came after the purge had last looked who is at work."""
     voucher = run.make("voucher")
     ids = [run.entry(voucher).pk]
@@ -100,7 +98,7 @@ def test_each_batch_waits_for_a_creator_in_flight(run: Run) -> None:  # noqa: F8
     assert (meanwhile, held, models.Voucher.objects.count()) == (1, [{}], 0)
 
 
-def test_what_a_creator_in_flight_made_of_another_kind_goes_too(run: Run) -> None:  # noqa: F811
+def test_what_a_creator_in_flight_made_of_another_kind_goes_too(run: Run) -> None:
     run.make("voucher")
     with creator_in_flight(run.test_id, "author") as finish:
         closer, closed = in_thread(run.purge)
@@ -111,7 +109,7 @@ def test_what_a_creator_in_flight_made_of_another_kind_goes_too(run: Run) -> Non
     assert run.run.state == TestRun.State.CLOSED
 
 
-def test_a_claim_waits_for_nobody(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_claim_waits_for_nobody(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execute, "_PATIENCE", 0.1)
     voucher, other = run.make("voucher"), run.make("voucher")
     with held(lambda: models.Voucher.objects.filter(pk=voucher.pk).update(note="in use")):
@@ -123,8 +121,8 @@ def test_a_claim_waits_for_nobody(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_set_waits_for_a_locked_row_shorter_than_deadlocks_are_looked_for(
-    run: Run,  # noqa: F811
-    guarded: bool,  # noqa: F811
+    run: Run,
+    guarded: bool,
 ) -> None:
     if not guarded:
         pytest.skip("rows that are looked at one by one are locked before, and nobody waits")
@@ -143,14 +141,14 @@ def test_a_set_waits_for_a_locked_row_shorter_than_deadlocks_are_looked_for(
     assert 0 < waits[0]["lock_timeout"] < waits[0]["deadlock_timeout"]
 
 
-def test_a_purge_that_does_not_wait_does_not_wait_for_the_run(run: Run) -> None:  # noqa: F811
+def test_a_purge_that_does_not_wait_does_not_wait_for_the_run(run: Run) -> None:
     run.make("voucher")
     with held(lambda: list(TestRun.objects.select_for_update().filter(test_id=run.test_id))):
         assert purge.purge_run(run.run, wait=False) is None
     assert run.states() == {"live": 1}
 
 
-def test_rows_and_their_entries_go_in_one_transaction(run: Run) -> None:  # noqa: F811
+def test_rows_and_their_entries_go_in_one_transaction(run: Run) -> None:
     """Before each statement of the purge somebody else looks at what is committed."""
     for _ in range(9):
         run.make("voucher")
@@ -175,7 +173,7 @@ def test_rows_and_their_entries_go_in_one_transaction(run: Run) -> None:  # noqa
     assert {0, 1, 5, 9} <= {rows for rows, _ in seen}
 
 
-def test_a_purge_that_does_not_wait_neither_waits_for_a_row_nor_gives_it_up(run: Run) -> None:  # noqa: F811
+def test_a_purge_that_does_not_wait_neither_waits_for_a_row_nor_gives_it_up(run: Run) -> None:
     voucher = run.make("voucher")
     with held(lambda: list(models.Voucher.objects.select_for_update().filter(pk=voucher.pk))):
         assert purge.purge_run(run.run, wait=False) is None
