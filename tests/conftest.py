@@ -43,9 +43,12 @@ def _quick_flush() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _fresh_caches() -> Iterator[None]:
-    """A registry built under one test's settings is not the next one's."""
+    """Neither a registry built under one test's settings nor the requests it counted are the next one's."""
+    from django.core.cache import cache
+
     from stagehand_testdata.registry import load_registry
 
+    cache.clear()
     load_registry.cache_clear()
     yield
     load_registry.cache_clear()

@@ -21,11 +21,8 @@ RATES = {"REQUIRE_ACCESS_KEY": True, "RATE_PER_KEY": "3/m", "RATE_PER_ADDRESS": 
 
 
 @pytest.fixture(autouse=True)
-def _fresh(configure: Callable[..., None]) -> Iterator[None]:
+def _rates(configure: Callable[..., None]) -> None:
     configure(**RATES)
-    cache.clear()
-    yield
-    cache.clear()
 
 
 def key() -> dict[str, str]:
