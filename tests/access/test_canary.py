@@ -154,7 +154,8 @@ def test_in_no_log_no_answer_no_table(
     wire.make("clients")
     settings.DEBUG = debug
     connection.force_debug_cursor = debug
-    settings.STAGEHAND_TESTDATA = {**settings.STAGEHAND_TESTDATA, **door}
+    # On a quick machine there are more requests in a second than an address may make.
+    settings.STAGEHAND_TESTDATA = {**settings.STAGEHAND_TESTDATA, **door, "RATE_PER_ADDRESS": ""}
     try:
         statuses = set()
         for method, path, body, headers in requests(wire.test_id):
@@ -169,6 +170,7 @@ def test_in_no_log_no_answer_no_table(
     assert not holds_canary(dump())
     assert not mail.outbox
     assert max(statuses) < 500
+    assert 429 not in statuses
     if door == {"ENABLED": True, "REQUIRE_ACCESS_KEY": False}:
         assert {200, 201, 400, 404} <= statuses
 
