@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
 from django.apps import apps
@@ -320,6 +322,20 @@ class Registry:
         return self.entity_types.get(name) or next(
             (found for found in self.entity_types if found.plural == name), None
         )
+
+    def name_of(self, model: type[models.Model]) -> str:
+        """The name under which rows of `model` go: its one entity type's, or the model's label."""
+        concrete: type[models.Model] = model._meta.concrete_model  # type: ignore[assignment]
+        return self._names.get(concrete) or concrete._meta.label_lower
+
+    @cached_property
+    def _names(self) -> dict[type[models.Model] | None, str]:
+        """Of the models that have one entity type and no more."""
+        named: dict[type[models.Model] | None, list[str]] = defaultdict(list)
+        for each in self.entity_types:
+            with suppress(ConfigurationError):  # `manage.py check` tells
+                named[each.model._meta.concrete_model].append(each.name)
+        return {model: names[0] for model, names in named.items() if len(names) == 1}
 
 
 def resolve(target: str | Callable[..., Any]) -> Callable[..., Any]:

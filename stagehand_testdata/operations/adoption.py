@@ -22,9 +22,10 @@ from ..conf import settings
 from ..exceptions import Conflict, InvalidInput, NotFound, PrivilegedAccount, TooOld
 from ..isolation.statements import seeing_all_rows
 from ..models import Key, TestEntity, TestRun
+from ..registry import get_registry
 from . import runs
 from .audit import UNREADABLE, installed_model, marks_on, runs_named
-from .entities import type_name_of, unownable
+from .entities import unownable
 from .purge.graph import Model, all_rows
 
 logger = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ def _entry(run: TestRun, ordinal: int, candidate: Candidate) -> TestEntity:
     return TestEntity(
         run=run,
         ordinal=ordinal,
-        type=type_name_of(model),
+        type=get_registry().name_of(model),
         origin=TestEntity.Origin.CAPTURED,
         model=model._meta.label_lower,
         database=runs.ledger_alias(),

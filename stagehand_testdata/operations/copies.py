@@ -29,9 +29,9 @@ from ..conf import settings
 from ..exceptions import InvalidInput, NotAllowed, NotFound, PrivilegedAccount
 from ..isolation.visibility import TestDataModel
 from ..models import MARK, TestRun, all_entries_of_outer_row
-from ..registry import EntityType
+from ..registry import EntityType, get_registry
 from . import runs
-from .entities import Creation, type_name_of, unownable
+from .entities import Creation, unownable
 
 OPTIONS = frozenset({"keep", "replace"})
 _AS_IT_IS = (
@@ -90,7 +90,7 @@ def copy_row(call: Creation, label: str, key: Any) -> tuple[str, models.Model]:
     """
     rules = refuse_unless_allowed(label)
     copy = _Copying(call).copy(rules, _source(rules.model, key, call.run))
-    return type_name_of(rules.model), copy
+    return get_registry().name_of(rules.model), copy
 
 
 def _source(model: type[models.Model], key: Any, run: TestRun) -> models.Model:
@@ -119,7 +119,7 @@ class _Copying:
 
     def copy(self, rules: Rules, row: models.Model) -> models.Model:
         model = rules.model
-        current_caller().require(entity_types=[type_name_of(model)])
+        current_caller().require(entity_types=[get_registry().name_of(model)])
         self.call.require_room(1)
         try:
             privileges.refuse_privileged(row)
@@ -134,7 +134,7 @@ class _Copying:
         made = model(**values)
         made.save(force_insert=True, using=runs.ledger_alias())
         self._copies[model._meta.label_lower, row.pk] = made
-        self.call.made.append((EntityType(type_name_of(model), ""), made))
+        self.call.made.append((EntityType(get_registry().name_of(model), ""), made))
         return made
 
     def _value(self, rules: Rules, row: models.Model, column: Any) -> Any:

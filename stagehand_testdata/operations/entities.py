@@ -7,10 +7,10 @@ import datetime as dt
 import logging
 import math
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 from django.contrib.auth import get_user_model
@@ -43,9 +43,10 @@ from ..isolation.hooks import until_commit
 from ..isolation.visibility import TestDataModel
 from ..logs import log_error, without_sent
 from ..models import MARK, Key, ShadowKey, TestEntity, TestRun, entries_of_outer_row
-from ..registry import EntityType, Registry, get_registry, resolve
+from ..registry import EntityType, get_registry, resolve
 from . import externals, identities, runs
 from .addresses import AddressBook, identifying_columns, is_address, named_in
+from .purge.graph import TREE_COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -362,7 +363,7 @@ class _Entering:
         return TestEntity(
             run=self._run,
             ordinal=self._last + 1,
-            type=name or type_name_of(row.model),
+            type=name or get_registry().name_of(row.model),
             origin=TestEntity.Origin.REQUESTED if name else TestEntity.Origin.ON_THE_WAY,
             model=label,
             database=row.database,
@@ -456,30 +457,6 @@ def entity_type_named(name: str) -> EntityType:
     return found
 
 
-def type_name_of(model: type[models.Model]) -> str:
-    """The name under which rows of `model` go: its one entity type's, or the model's label."""
-    concrete = _concrete(model)
-    return _names(get_registry()).get(concrete) or concrete._meta.label_lower
-
-
-@lru_cache(maxsize=1)
-def _names(registry: Registry) -> dict[type[models.Model], str]:
-    """Of the models that have one entity type and no more."""
-    named: dict[type[models.Model], list[str]] = defaultdict(list)
-    for each in registry.entity_types:
-        model = _model_or_none(each)
-        if model is not None:
-            named[model].append(each.name)
-    return {model: names[0] for model, names in named.items() if len(names) == 1}
-
-
-def _model_or_none(entity_type: EntityType) -> type[models.Model] | None:
-    try:
-        return _concrete(entity_type.model)
-    except ConfigurationError:
-        return None
-
-
 @cache
 def unownable(model: type[models.Model]) -> str | None:
     """Why rows of `model` cannot be owned safely; None where they can."""
@@ -505,10 +482,6 @@ def unownable(model: type[models.Model]) -> str | None:
 
 def _only_a_key(model: type[models.Model]) -> str:
     return f"{model._meta.label} has no column but its key, so a key that is used again could not be told."
-
-
-#: Where a row stands in its tree is the tree's to say (django-treebeard).
-TREE_COLUMNS = ({"path", "depth", "numchild"}, {"tree_id", "lft", "rgt", "depth"})
 
 
 def settable_fields(entity_type: EntityType) -> dict[str, models.Field[Any, Any] | None]:

@@ -31,6 +31,7 @@ from ..isolation import mail
 from ..isolation.hooks import without_commit_hooks
 from ..isolation.shadow import Watch, watching_statements
 from ..models import ShadowKey, TestEntity, TestRun
+from ..registry import get_registry
 from . import entities, externals, runs
 from .addresses import AddressBook, named_in
 from .entities import Attempt, Creation
@@ -182,7 +183,7 @@ class ShadowCreation(Creation):
             else:
                 concrete = type(each)._meta.concrete_model or type(each)
                 model, key, values = concrete._meta.label_lower, str(each.pk), _values(each)
-                name = requested.get(id(each)) or entities.type_name_of(concrete)
+                name = requested.get(id(each)) or get_registry().name_of(concrete)
             row = {"values": values, "requested": id(each) in requested}
             yield ordinal, name, TestEntity.SHADOW_PREFIX + model, str(key), json.dumps(row)
 

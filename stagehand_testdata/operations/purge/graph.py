@@ -22,6 +22,9 @@ from ..runs import ledger_alias
 
 Model = type[models.Model]
 
+#: Where a row stands in its tree is the tree's to say (django-treebeard).
+TREE_COLUMNS = ({"path", "depth", "numchild"}, {"tree_id", "lft", "rgt", "depth"})
+
 
 def concrete(model: Model) -> Model:
     return model._meta.concrete_model or model

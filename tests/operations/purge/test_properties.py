@@ -40,6 +40,7 @@ from stagehand_testdata.models import TestEntity, TestRun
 from stagehand_testdata.operations import entities, runs
 from stagehand_testdata.operations.purge.plan import make_plan
 from stagehand_testdata.operations.purge.purge import clean_up, due_runs, purge_run
+from stagehand_testdata.registry import get_registry
 from tests.conftest import Wire
 from tests.host.models import (
     Archived,
@@ -597,7 +598,7 @@ class Life(RuleBasedStateMachine):
         chosen = [rows[each * 7919 % len(rows)] for each in listed]
         if own := self.oracle.ours(test_id):
             chosen.append(own[n % len(own)])
-        names = [(entities.type_name_of(row.model), str(row.pk)) for row in chosen]
+        names = [(get_registry().name_of(row.model), str(row.pk)) for row in chosen]
         names.append(("voucher", "nowhere"))
         with self._by(f"purge:{test_id}"):
             if by_wire:
