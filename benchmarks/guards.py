@@ -5,11 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 from django.apps.registry import Apps
-from django.db import connection, models, transaction
+from django.db import connection, connections, models, transaction
 
 from stagehand_testdata.context import CurrentRun, use_run
 from stagehand_testdata.models import TestEntity
@@ -49,8 +50,10 @@ def measure(rows: int = 20_000, rounds: int = 20) -> dict[str, float]:
         "a row deleted in bulk": (lambda model: _bulk_delete(model, rows), rounds),
     }
     costs = {}
+    bare = _opening()
     guards.install(ledger_alias())
     try:
+        _print_opening(bare, _opening())
         with _twin(Watched) as twin:
             print(f"Guards and ordinary traffic: {rounds} rounds of {rows} rows, {10 * rounds} of {TURN}, µs")
             print(f"  {'':<26} {'bare':>9} {'asleep':>9} {'':>15} {'under a run':>13}")
@@ -67,18 +70,52 @@ def measure(rows: int = 20_000, rounds: int = 20) -> dict[str, float]:
     return costs
 
 
+def _opening() -> float:
+    """Seconds that a connection takes to open and to answer once: SQLite reads its whole schema then."""
+
+    def opened() -> float:
+        start = time.perf_counter()
+        one = connections.create_connection(ledger_alias())
+        try:
+            with one.cursor() as cursor:
+                cursor.execute(f"SELECT 1 FROM {Watched._meta.db_table} LIMIT 1")
+            return time.perf_counter() - start
+        finally:
+            one.close()
+
+    return statistics.median(opened() for _ in range(40))
+
+
+def _print_opening(bare: float, guarded: float) -> None:
+    tables = len(guards.guardable())
+    print(
+        f"A connection opened, and its first answer: {bare * 1e3:.2f} ms without guards,"
+        f" {guarded * 1e3:.2f} ms with those of {tables} tables\n"
+    )
+
+
 def _take_turns(
     task: Callable[[Model], float], turns: int, tables: dict[str, Model], current: CurrentRun
 ) -> tuple[float, float, float]:
     """The median of each state; of what guards cost asleep, the median over neighbouring turns."""
     times: dict[str, list[float]] = {state: [] for state in STATES}
-    for number in range(turns + 1):
-        # Whichever comes second finds the machine as the first has left it.
-        for state in STATES if number % 2 else reversed(STATES):
-            with use_run(current if state == AWAKE else None):
-                taken = task(tables.get(state, Watched)) * 1e6
-            if number:  # the first turn warms up
-                times[state].append(taken)
+
+    def under_a_run() -> float:
+        with use_run(current):
+            return task(Watched)
+
+    # On a connection of its own: on SQLite, one that has served a run has triggers of its own from then on.
+    with ThreadPoolExecutor(1) as another:
+        for number in range(turns + 1):
+            # Whichever comes second finds the machine as the first has left it.
+            for state in STATES if number % 2 else reversed(STATES):
+                if state == AWAKE:
+                    taken = another.submit(under_a_run).result()
+                else:
+                    taken = task(tables.get(state, Watched))
+                if number:  # the first turn warms up
+                    times[state].append(taken * 1e6)
+        another.submit(connections.close_all).result()
     bare = statistics.median(times[BARE])
     more = statistics.median(map(lambda one, other: one - other, times[ASLEEP], times[BARE]))
     return bare, bare + more, statistics.median(times[AWAKE])

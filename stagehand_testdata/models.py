@@ -373,30 +373,12 @@ class PurgeUnderWay(models.Model):
 
 
 class StatementUnderWay(models.Model):
-    """A statement of a run tells the triggers of SQLite so: a row that is gone when the statement is done."""
+    """A statement of a run tells those triggers of SQLite that look at foreign keys; it never commits."""
 
     run_id = models.BigIntegerField(primary_key=True)
-    captured = models.BooleanField(help_text="Whether what it inserts is the run's.")
-    fence = models.CharField(max_length=8, help_text="FENCE, as it was set.")
-    reported = models.TextField(db_default="", help_text="Tables of which it touched rows not the run's.")
 
     def __str__(self) -> str:
         return str(self.run_id)
-
-
-class RowUnderWay(models.Model):
-    """A row that a statement of a run has made on SQLite: until the statement is done, and it is entered."""
-
-    # No key that counts up: see Note [Asleep, a trigger costs what is in it] in `databases.sqlite`.
-    pk = models.CompositePrimaryKey("model", "key_text")
-    model = models.CharField(max_length=128)
-    type = models.CharField(max_length=128)
-    key_text = models.CharField(max_length=TestEntity.KEY_LENGTH)
-    key_bigint = models.BigIntegerField(null=True)
-    key_uuid = models.UUIDField(null=True)
-
-    def __str__(self) -> str:
-        return f"{self.type} {self.key_text}"
 
 
 class Receipt(models.Model):

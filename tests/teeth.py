@@ -37,13 +37,17 @@ SECONDS = 120
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """`old` occurs once in `file` of the package and becomes `new`; then one of `tests` must fail."""
+    """`old` occurs once in `file` of the package and becomes `new`; then one of `tests` must fail.
+
+    On PostgreSQL, or else on SQLite.
+    """
 
     name: str
     file: str
     old: str
     new: str
     tests: tuple[str, ...]
+    on_sqlite: bool = False
 
 
 EXECUTE = "operations/purge/execute.py"
@@ -72,6 +76,9 @@ VISIBILITY = "isolation/visibility.py"
 STATEMENTS = "isolation/statements.py"
 HOOKS = "isolation/hooks.py"
 POSTGRESQL = "databases/postgresql.py"
+SQLITE = "databases/sqlite.py"
+SQLITE_RUNS = "databases/sqlite_runs.py"
+SQLITE_TRIGGERS = "databases/sqlite_triggers.py"
 BASE = "databases/base.py"
 COMPILED = "databases/compiled.py"
 MODELS = "models.py"
@@ -122,6 +129,7 @@ T_COMPILED = "databases/test_compiled.py"
 T_CAPTURE = "isolation/test_capture.py"
 T_VISIBILITY = "isolation/test_visibility.py"
 T_STATEMENTS = "isolation/test_statements.py"
+T_SQLITE_RUNS = "databases/test_sqlite_runs.py"
 T_FINGERPRINTS = "test_fingerprints.py"
 T_CLEANUP = "api/test_cleanup.py"
 T_SESSIONS = "api/test_sessions.py"
@@ -1861,6 +1869,181 @@ BUGS: tuple[Bug, ...] = (
         "            if False:\n",
         (T_ADDRESSES,),
     ),
+    *(
+        Bug(name, file, old, new, tests, on_sqlite=True)
+        for name, file, old, new, tests in (
+            (
+                "a run looks before it waits for its turn to write",
+                SQLITE_RUNS,
+                "            self.driver.execute(_LOCK)\n",
+                "            pass\n",
+                (
+                    f"{T_SQLITE_RUNS}::TestTheTriggers::test_are_put_up_in_line_where_somebody_else_is_writing",
+                ),
+            ),
+            (
+                "what the end of a transaction took away is not looked for",
+                SQLITE,
+                " and driver.in_transaction and self.last_run is run\n",
+                " and self.last_run is run\n",
+                (f"{T_SQLITE_RUNS}::TestTheTriggers",),
+            ),
+            (
+                "what has changed in between is not looked for",
+                SQLITE_RUNS,
+                "        if self._versions != self._read_versions() or",
+                "        if self._versions == (-1, -1) or",
+                (f"{T_SQLITE_RUNS}::TestTheTriggers",),
+            ),
+            (
+                "a statement of nobody's in between goes unnoticed",
+                STATEMENTS,
+                "            self._engine.last_run = None\n",
+                "",
+                (f"{T_SQLITE_RUNS}::TestTheTriggers",),
+            ),
+            (
+                "a statement of the run's that is no write goes unnoticed",
+                SQLITE,
+                '            if not statement.startswith(("SELECT", "SAVEPOINT", "RELEASE")):\n',
+                "            if False:\n",
+                (f"{T_SQLITE_RUNS}::TestTheTriggers",),
+            ),
+            (
+                "a statement writes to the table alone that it names",
+                SQLITE_RUNS,
+                "        self._follows = execute(_FOLLOWS).fetchone() is not None\n",
+                "        self._follows = False\n",
+                (f"{T_SQLITE_RUNS}::TestWhatIsWritten",),
+            ),
+            (
+                "references that act by themselves are not looked for",
+                SQLITE_RUNS,
+                """    " WHERE m.type = 'table' AND""",
+                """    " WHERE 0 AND""",
+                (f"{T_SQLITE_RUNS}::TestWhatIsWritten",),
+            ),
+            (
+                "a statement that failed has made what it was about to",
+                SQLITE,
+                "            own.doubt_all()\n",
+                "            pass\n",
+                (f"{T_SQLITE_RUNS}::TestWhatIsWritten",),
+            ),
+            (
+                "a row that went again in its own statement is entered",
+                SQLITE_RUNS,
+                "            self.doubted.add(row)\n",
+                "            pass\n",
+                (f"{T_STATEMENTS}::TestWithinOneStatement",),
+            ),
+            (
+                "in autocommit half of a statement for many stays",
+                SQLITE,
+                "            own.driver.rollback()\n            raise\n        return done\n",
+                "            own.driver.commit()\n            raise\n        return done\n",
+                (f"{T_SQLITE_RUNS}::TestWhatIsWritten",),
+            ),
+            (
+                "a row that could not be entered may be committed",
+                SQLITE,
+                "                self.connection.needs_rollback = True\n",
+                "                pass\n",
+                (f"{T_STATEMENTS}::TestWithinOneStatement",),
+            ),
+            (
+                "a connection goes on in the name of the run",
+                SQLITE_RUNS,
+                "        state.run = state.capturing = None\n",
+                "        pass\n",
+                (f"{T_SQLITE_RUNS}::TestTheTriggers",),
+            ),
+            (
+                "a run that has ended makes rows all the same",
+                SQLITE_TRIGGERS,
+                "WHERE id = {RUN}() AND state = 'open'\"",
+                'WHERE id = {RUN}()"',
+                (f"{T_STATEMENTS}::TestWhatTheProductWrites",),
+            ),
+            (
+                "another run's row is taken for the run's own",
+                SQLITE_TRIGGERS,
+                ' AND +run_id = {RUN}())"',
+                ')"',
+                (f"{T_STATEMENTS}::TestTheFence",),
+            ),
+            (
+                "what a schema replaces is not looked for",
+                SQLITE_RUNS,
+                "        self._replaces = not recursive and",
+                "        self._replaces = False and",
+                (f"{T_SQLITE_RUNS}::TestSomebodyElsesRow",),
+            ),
+            (
+                "a row in a real one's place is the run's",
+                SQLITE_RUNS,
+                "        self.foreign.add(row)\n",
+                "        pass\n",
+                (f"{T_SQLITE_RUNS}::TestSomebodyElsesRow",),
+            ),
+            (
+                "a real row under a key of the run's is the run's",
+                SQLITE_RUNS,
+                "        self.made.pop(row, None)\n",
+                "        pass\n",
+                (f"{T_SQLITE_RUNS}::TestSomebodyElsesRow",),
+            ),
+            (
+                "what makes rows for many writes in the run's name",
+                STATEMENTS,
+                "            params = list(params)",
+                "            pass",
+                (f"{T_SQLITE_RUNS}::TestSomebodyElsesRow",),
+            ),
+            (
+                "triggers that a rollback took are not counted",
+                SQLITE_RUNS,
+                " or (self._unsure and self._are_gone()):\n",
+                ":\n",
+                (f"{T_SQLITE_RUNS}::TestTheTriggers",),
+            ),
+            (
+                "a statement that took the transaction with it goes unnoticed",
+                SQLITE,
+                "            self.last_run = None  # it may",
+                "            pass  # it may",
+                (f"{T_SQLITE_RUNS}::TestTheTriggers",),
+            ),
+            (
+                "ordinary traffic fails over a column that is gone",
+                SQLITE,
+                "        if self._runs is None or not _OUTDATED.search(str(error)):\n",
+                "        if True:\n",
+                (f"{T_SQLITE_RUNS}::TestTheTriggers",),
+            ),
+            (
+                "a connection that threads share serves a run",
+                SQLITE,
+                "            if own.guards_any and self.connection.allow_thread_sharing:\n",
+                "            if False:\n",
+                (f"{T_SQLITE_RUNS}::TestTheTriggers",),
+            ),
+            (
+                "a column that a guard names cannot go",
+                GUARDS,
+                "    elif hindering:\n        migrated",
+                "    elif False:\n        migrated",
+                (f"{T_GUARDS}::TestMigrate",),
+            ),
+            (
+                "a cursor that is used again reads ahead of what reads ahead",
+                SQLITE,
+                "        return cls(cursor._cursor if type(cursor) is cls else cursor)\n",
+                "        return cls(cursor)\n",
+                (f"{T_SQLITE_RUNS}::TestWhatIsWritten",),
+            ),
+        )
+    ),
 )
 
 
@@ -1873,6 +2056,7 @@ class Workshop:
     def __init__(self, home: Path, number: int, url: str) -> None:
         self.home = home / str(number)
         self.url = with_suffix(url, f"_teeth{number}")
+        self.sqlite = f"sqlite:///{self.home / 'db.sqlite3'}"
         self.fresh = True
         self.home.mkdir()
         for name in COPIED:
@@ -1885,18 +2069,20 @@ class Workshop:
             self.home, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH
         )
 
-    def pytest(self, tests: Sequence[str], *options: str) -> subprocess.CompletedProcess[str]:
+    def pytest(
+        self, tests: Sequence[str], *options: str, on_sqlite: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         environment = {
             **os.environ,
-            "DATABASE_URL": self.url,
+            "DATABASE_URL": self.sqlite if on_sqlite else self.url,
             "DJANGO_SETTINGS_MODULE": "tests.settings",
             "PYTHONPATH": str(self.home),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        keep = "--create-db" if self.fresh else "--reuse-db"
+        keep = "--create-db" if self.fresh or on_sqlite else "--reuse-db"
         command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider"]
         command += ["-p", "no:randomly", "--reuse-db", keep, *options, *(f"tests/{each}" for each in tests)]
-        self.fresh = True  # until it has come to an end
+        self.fresh = self.fresh or not on_sqlite  # until it has come to an end
         try:
             done = subprocess.run(
                 command,
@@ -1909,7 +2095,8 @@ class Workshop:
             )
         except subprocess.TimeoutExpired:
             return subprocess.CompletedProcess(command, -1, f"no end after {SECONDS} seconds", "")
-        self.fresh = done.returncode not in (0, 1)
+        if not on_sqlite:
+            self.fresh = done.returncode not in (0, 1)
         return done
 
     def seed(self, bug: Bug) -> Found:
@@ -1921,7 +2108,7 @@ class Workshop:
             return Found(bug, None, 0, "the code has changed: it does not apply")
         file.write_text(whole.replace(bug.old, bug.new))
         try:
-            done = self.pytest(bug.tests, "-x")
+            done = self.pytest(bug.tests, "-x", on_sqlite=bug.on_sqlite)
         finally:
             file.write_text(whole)
         failed = re.search(r"^FAILED tests/(.+?)(?: - |$)", done.stdout, re.MULTILINE)
@@ -1969,8 +2156,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     started = time.monotonic()
     with workshops(asked.jobs, url) as shops:
-        if not sound(shops, sorted({test for _, bug in chosen for test in bug.tests}), asked.jobs):
-            return 2
+        for on_sqlite in (False, True):
+            tests = sorted({test for _, bug in chosen if bug.on_sqlite is on_sqlite for test in bug.tests})
+            if not sound(shops, tests, asked.jobs, on_sqlite=on_sqlite):
+                return 2
         survived = [found for found in seeded(shops, chosen, asked.jobs) if found.test is None]
     caught = len(chosen) - len(survived)
     print(f"{caught} of {len(chosen)} bugs caught in {time.monotonic() - started:.0f} s")
@@ -2019,13 +2208,13 @@ def drop_test_database(url: str) -> None:
         connection.execute(psycopg.sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
 
 
-def sound(free: Shops, tests: Sequence[str], jobs: int) -> bool:
+def sound(free: Shops, tests: Sequence[str], jobs: int, *, on_sqlite: bool) -> bool:
     """Whether all the tests pass as the code is."""
 
     def run(some: Sequence[str]) -> subprocess.CompletedProcess[str]:
         shop = free.get()
         try:
-            return shop.pytest(some)
+            return shop.pytest(some, on_sqlite=on_sqlite)
         finally:
             free.put(shop)
 

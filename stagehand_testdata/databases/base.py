@@ -75,6 +75,8 @@ class Database:
     def __init__(self, connection: Any) -> None:
         self.alias: str = connection.alias
         self.connection = connection
+        #: In whose name the last statement was sent, for whoever sends them through this very object.
+        self.last_run: CurrentRun | None = None
 
     def read_shared(self, rows: QuerySet[M], *, skip_locked: bool = False) -> list[M]:
         """The rows, locked until the transaction ends against `read_exclusive`, not against one another.
@@ -243,16 +245,16 @@ class Database:
         """The statements that put up, or renew, the guards of this table."""
         raise NotImplementedError
 
-    def _key_of(self, table: GuardedTable, row: str) -> str:
-        """The SQL for the key of `row` as the ledger has it."""
-        columns = [f"{row}.{self.connection.ops.quote_name(column)}" for column in table.pk]
-        if len(columns) == 1:
-            return columns[0]
-        return "'[\"' || " + " || '\", \"' || ".join(columns) + " || '\"]'"
-
     def unguard_sql(self, name: str) -> list[str]:
         """The statements that take down the guards of that name, as far as they are there."""
         raise NotImplementedError
+
+    def put_right(self, error: Exception) -> bool:
+        """Whether the error came of what this connection has put up for itself: it is taken down then."""
+        return False
+
+    def take_down_own(self) -> None:
+        """Take down what this connection has put up for itself, beside the guards of the database."""
 
     def record_sql(self, table: GuardedTable) -> list[str]:
         """The statements that write down which guards the table has since when."""

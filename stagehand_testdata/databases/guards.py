@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..models import Guard, PurgeUnderWay, RowUnderWay, StatementUnderWay, TestEntity, TestRun
+from ..models import Guard, PurgeUnderWay, StatementUnderWay, TestEntity, TestRun
 
 #: Every function and trigger of ours begins with this, whatever the database.
 PREFIX = "stagehand_guard_"
@@ -16,7 +16,6 @@ RECORDS = Guard._meta.db_table
 RUNS = TestRun._meta.db_table
 UNDER_WAY = PurgeUnderWay._meta.db_table
 STATEMENT = StatementUnderWay._meta.db_table
-ROWS = RowUnderWay._meta.db_table
 
 #: The audit's own triggers; they are no guards.
 APPEND_ONLY = "stagehand_append_only"
@@ -111,10 +110,19 @@ def digest_of(texts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
 
 
+def key_of(table: GuardedTable, row: str, quote: Callable[[str], str]) -> str:
+    """The SQL for the key of `row` as the ledger has it."""
+    columns = [f"{row}.{quote(column)}" for column in table.pk]
+    if len(columns) == 1:
+        return columns[0]
+    return "'[\"' || " + " || '\", \"' || ".join(columns) + " || '\"]'"
+
+
 def with_dashes(uuid: str) -> str:
-    """The SQL for a uuid, kept as 32 digits, as Python writes it."""
-    parts = ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))
-    return " || '-' || ".join(f"substr({uuid}, {start}, {count})" for start, count in parts)
+    """The uuid, kept as 32 digits, as Python writes it; what is none stays as it is."""
+    if len(uuid) != 32:
+        return uuid
+    return "-".join((uuid[:8], uuid[8:12], uuid[12:16], uuid[16:20], uuid[20:]))
 
 
 def literal(text: str) -> str:

@@ -61,6 +61,7 @@ from .guards import (
     GuardedTable,
     HeldGuard,
     HeldPolicy,
+    key_of,
     literal,
 )
 
@@ -450,9 +451,11 @@ class PostgreSQL(Database):
             run_has_ended=literal(RUN_HAS_ENDED),
             type=literal(table.type),
             alias=literal(self.alias),
-            key_text=f"{self._key_of(table, 'row_')}::text",
-            key_bigint=f"{self._key_of(table, 'row_')}" if table.key == "key_bigint" else "NULL::bigint",
-            key_uuid=f"{self._key_of(table, 'row_')}" if table.key == "key_uuid" else "NULL::uuid",
+            key_text=f"{key_of(table, 'row_', self._quote)}::text",
+            key_bigint=f"{key_of(table, 'row_', self._quote)}"
+            if table.key == "key_bigint"
+            else "NULL::bigint",
+            key_uuid=f"{key_of(table, 'row_', self._quote)}" if table.key == "key_uuid" else "NULL::uuid",
             marking=self._marking(table) if table.mark else "",
             fenced=_changed(*table.exempt, *table.free),
             entry_of_row=self._entry_of(table, "row_"),
@@ -491,7 +494,7 @@ class PostgreSQL(Database):
         return f"({' OR '.join(held)}) AND " if held else "false AND "
 
     def _entry_of(self, table: GuardedTable, row: str) -> str:
-        key = self._key_of(table, row)
+        key = key_of(table, row, self._quote)
         return f"entry.model = {literal(table.model)} AND entry.{table.key} = {key} AND entry.tombstone = 0"
 
     def unguard_sql(self, name: str) -> list[str]:

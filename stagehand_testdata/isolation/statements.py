@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from django.core.signals import request_started
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
@@ -107,7 +107,15 @@ class _WrappersAndNames(list[Any]):
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]
     ) -> Any:
         if current_run() is None and not _all_rows.get():
+            self._engine.last_run = None
+            try:
+                return execute(sql, params, many, context)
+            except OperationalError as error:
+                if not self._engine.put_right(error):
+                    raise
             return execute(sql, params, many, context)
+        if many:
+            params = list(params)  # what makes them may write in another name
         return _send(
             self._engine, context["cursor"], sql, lambda named: execute(named, params, many, context)
         )

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
@@ -39,16 +39,14 @@ from ..models import (
     AuditEntry,
     Guard,
     PurgeUnderWay,
-    RowUnderWay,
     StatementUnderWay,
     TestEntity,
     TestRun,
     key_column,
 )
 from ..registry import get_registry
-from .entities import TREE_COLUMNS, type_name_of
 from .installing import Change, naming
-from .purge.graph import Model, concrete, is_derived, look_at_tables, pointers_to
+from .purge.graph import TREE_COLUMNS, Model, concrete, is_derived, look_at_tables, pointers_to
 from .runs import ledger_alias
 
 logger = logging.getLogger(__name__)
@@ -199,7 +197,7 @@ def _table_of(model: Model, alias: str) -> GuardedTable | Unguardable:
         columns=tuple(_columns(model, alias)),
         exempt=_tree_columns(model),
         free=tuple(_free_columns(model)),
-        type=type_name_of(model) if _is_modelled(model) else "",
+        type=get_registry().name_of(model) if _is_modelled(model) else "",
         pointing=settings.FENCE_POINTERS,
         pointers=tuple(_pointers(model)) if settings.FENCE_POINTERS != "off" else (),
         mark=MARK if MARK in _columns(model, alias) else "",
@@ -291,11 +289,15 @@ def remove(alias: str) -> list[Change]:
     return [Change(name, "removed") for name in records]
 
 
-def lift(alias: str) -> None:
-    """Take down every guard and keep the record, for `install` to put them up again."""
+def lift(alias: str, which: Callable[[Guard], bool] | None = None) -> None:
+    """Take down every guard, or those of `which`, and keep the record, for `install` to put them up again."""
     engine = database(alias)
     with _together(alias), engine.locking_briefly():
-        _take_down(engine, engine.held_guards(), ())
+        names = engine.held_guards()
+        if which is not None:
+            chosen = {guard_name(name) for name, record in _records(alias).items() if which(record)}
+            names = {name: held for name, held in names.items() if name in chosen}
+        _take_down(engine, names, ())
 
 
 def install_sql(alias: str) -> list[str]:
@@ -328,6 +330,7 @@ def _put_up(engine: Database, table: GuardedTable) -> list[str]:
 def _take_down(engine: Database, names: Iterable[str], tables: Iterable[str]) -> None:
     statements = [statement for name in sorted(names) for statement in engine.unguard_sql(name)]
     statements += [statement for table in sorted(tables) for statement in engine.forget_sql(table)]
+    engine.take_down_own()
     for statement in statements:
         engine.execute(statement)
 
@@ -380,7 +383,7 @@ def require_awake(alias: str) -> dict[str, dt.datetime]:
     return {record.model: record.installed_at for record in records.values()}
 
 
-_NEEDED = (AuditEntry, Guard, PurgeUnderWay, RowUnderWay, StatementUnderWay, TestEntity)
+_NEEDED = (AuditEntry, Guard, PurgeUnderWay, StatementUnderWay, TestEntity)
 
 
 def can_tell(alias: str) -> bool:
@@ -417,7 +420,11 @@ def _state_of(record: Guard, held: dict[str, HeldGuard]) -> State:
 
 
 def before_migrate(alias: str, plan: Iterable[tuple[Any, bool]]) -> None:
-    """Take the guards down where a migration is about to rebuild the ledger, or to take it away."""
+    """Take down the guards that are in a migration's way.
+
+    All of them where it is about to rebuild the ledger, or to take it away; and where the database does not
+    take a column away that a trigger names, those of the tables of the apps that are migrated.
+    """
     plan = list(plan)
     ours = [backwards for migration, backwards in plan if migration.app_label == TestRun._meta.app_label]
     # Tables that a newer release has besides are about to come.
@@ -429,6 +436,9 @@ def before_migrate(alias: str, plan: Iterable[tuple[Any, bool]]) -> None:
         _take_fingerprints(alias)
     if any(ours) or (ours and hindering):
         lift(alias)
+    elif hindering:
+        migrated = {migration.app_label for migration, _ in plan}
+        lift(alias, lambda record: record.model.partition(".")[0] in migrated)
 
 
 def _take_fingerprints(alias: str) -> None:

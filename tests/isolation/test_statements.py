@@ -19,13 +19,12 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
 from stagehand_testdata.context import CurrentRun, use_run
-from stagehand_testdata.databases import database
 from stagehand_testdata.exceptions import RunClosed, TestRunTouchedRealRow
 from stagehand_testdata.isolation.statements import name_statements
-from stagehand_testdata.models import RowUnderWay, StatementUnderWay, TestEntity, TestRun
+from stagehand_testdata.models import StatementUnderWay, TestEntity, TestRun
 from stagehand_testdata.operations import guards, passes, runs
-from stagehand_testdata.operations.entities import type_name_of
 from stagehand_testdata.operations.purge.purge import purge_run
+from stagehand_testdata.registry import get_registry
 from tests.guarding import (
     ALIAS,
     changes_tables,
@@ -177,7 +176,8 @@ class TestWhatTheProductWrites:
             author = Author.objects.create(name="uuid")
         entry = TestEntity.objects.get(model="host.voucher")
         assert (entry.key_text, entry.key_bigint, entry.key_uuid) == ("A'1", None, None)
-        assert (entry.type, entry.origin, entry.state) == (type_name_of(Voucher), "captured", "live")
+        name = get_registry().name_of(Voucher)
+        assert (entry.type, entry.origin, entry.state) == (name, "captured", "live")
         assert (entry.database, entry.ordinal, entry.tombstone) == ("default", None, 0)
         entry.refresh_from_db()
         assert entry.row_key(Voucher) == voucher.pk
@@ -272,10 +272,6 @@ class TestWithinOneStatement:
     @staticmethod
     def trigger(body: str) -> None:
         sql(f"CREATE TRIGGER nosy AFTER INSERT ON host_label FOR EACH ROW BEGIN {body}; END")
-        # SQLite begins with the newest.
-        [table] = [each for each in guards.guardable() if each.table == "host_label"]
-        for statement in database(ALIAS).guard_sql(table):
-            sql(statement)
 
     @pytest.fixture(autouse=True)
     def real(self, run: CurrentRun) -> Label:
@@ -324,7 +320,6 @@ class TestWithinOneStatement:
                 by_raw_sql()
             assert transaction.get_rollback()
             transaction.set_rollback(False)
-            RowUnderWay.objects.all().delete()
 
 
 class TestAMarkedModel:
@@ -722,4 +717,3 @@ class TestAStatement:
 def _no_leftovers(db: None) -> Iterator[None]:
     yield
     assert not StatementUnderWay.objects.exists()
-    assert not RowUnderWay.objects.exists()

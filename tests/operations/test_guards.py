@@ -322,7 +322,7 @@ class TestInstalling:
         assert (status_of().state, "another release" in status_of().reason) == (State.AWAKE, True)
         assert [each.table for each in guards.install(ALIAS)] == [TABLE]
         [[count]] = sql("SELECT count(*) FROM sqlite_master WHERE name LIKE %s", [f"{NAME}%"])
-        assert count == 5
+        assert count == 4
 
     def test_again_takes_down_what_a_setting_no_longer_asks_for(self) -> None:
         with changed(FENCE_POINTERS="block"):
@@ -481,9 +481,23 @@ class TestMigrate:
         guards.after_migrate(ALIAS)
         guards.require_awake(ALIAS)
 
-    def test_leaves_them_alone_for_anybody_elses_migration(self) -> None:
+    @on_sqlite
+    def test_lets_a_column_go_that_the_guards_name(self) -> None:
         class Migration:
             app_label = "host"
+
+        note = models.Voucher._meta.get_field("note")
+        guards.before_migrate(ALIAS, [(Migration(), False)])
+        with connection.schema_editor() as editor:
+            editor.remove_field(models.Voucher, note)
+        with connection.schema_editor() as editor:
+            editor.add_field(models.Voucher, note)
+        guards.after_migrate(ALIAS)
+        guards.require_awake(ALIAS)
+
+    def test_leaves_them_alone_for_the_migration_of_another_app(self) -> None:
+        class Migration:
+            app_label = "elsewhere"
 
         guards.before_migrate(ALIAS, [(Migration(), True)])
         guards.require_awake(ALIAS)
