@@ -364,6 +364,9 @@ class _ReadAhead:
     def __iter__(self) -> Iterator[Any]:
         return self._rows
 
+    def __next__(self) -> Any:
+        return next(self._rows)
+
     def execute(self, *args: Any) -> Any:
         done = self._cursor.execute(*args)
         self._rows = iter(self._cursor)
@@ -376,8 +379,8 @@ class _ReadAhead:
     def fetchone(self) -> Any:
         return next(self._rows, None)
 
-    def fetchmany(self, size: int = 1) -> list[Any]:
-        return list(islice(self._rows, size))
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        return list(islice(self._rows, self._cursor.arraysize if size is None else size))
 
     def fetchall(self) -> list[Any]:
         return list(self._rows)

@@ -160,6 +160,15 @@ class TestWhatIsWritten:
             assert cursor.fetchone() is None
         assert len(entered()) == 1500
 
+    def test_is_told_as_the_cursor_is_asked(self, run: CurrentRun) -> None:
+        with use_run(run), connection.cursor() as cursor:
+            cursor.execute("INSERT INTO host_label (text) VALUES ('a'), ('b'), ('c'), ('d') RETURNING text")
+            assert cursor.fetchmany() == [("a",)]
+            assert cursor.fetchmany(1) == [("b",)]
+            assert list(cursor) == [("c",), ("d",)]
+            cursor.execute("SELECT text FROM host_label ORDER BY text")
+            assert next(iter(cursor)) == ("a",)
+
     def test_while_rows_are_being_read_is_the_runs(self, run: CurrentRun) -> None:
         Label.objects.bulk_create([Label(text=f"real {n}") for n in range(300)])
         with use_run(run):
