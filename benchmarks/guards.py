@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -100,22 +99,15 @@ def _take_turns(
     """The median of each state; of what guards cost asleep, the median over neighbouring turns."""
     times: dict[str, list[float]] = {state: [] for state in STATES}
 
-    def under_a_run() -> float:
-        with use_run(current):
-            return task(Watched)
-
-    # On a connection of its own: on SQLite, one that has served a run has triggers of its own from then on.
-    with ThreadPoolExecutor(1) as another:
-        for number in range(turns + 1):
-            # Whichever comes second finds the machine as the first has left it.
-            for state in STATES if number % 2 else reversed(STATES):
-                if state == AWAKE:
-                    taken = another.submit(under_a_run).result()
-                else:
-                    taken = task(tables.get(state, Watched))
-                if number:  # the first turn warms up
-                    times[state].append(taken * 1e6)
-        another.submit(connections.close_all).result()
+    for number in range(turns + 1):
+        # Whichever comes second finds the machine as the first has left it.
+        for state in STATES if number % 2 else reversed(STATES):
+            with use_run(current if state == AWAKE else None):
+                taken = task(tables.get(state, Watched)) * 1e6
+            if state == AWAKE and connection.vendor == "sqlite":
+                connection.close()  # one that has served a run has triggers of its own
+            if number:  # the first turn warms up
+                times[state].append(taken)
     bare = statistics.median(times[BARE])
     more = statistics.median(map(lambda one, other: one - other, times[ASLEEP], times[BARE]))
     return bare, bare + more, statistics.median(times[AWAKE])
@@ -141,6 +133,7 @@ def _bulk_insert(model: Model, rows: int) -> float:
     statement = f"INSERT INTO {model._meta.db_table} (name) VALUES {', '.join(['(%s)'] * _TOGETHER)}"
     names = [f"row {n}" for n in range(_TOGETHER)]
     with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(statement, names)
         start = _now()
         for _ in range(rows // _TOGETHER):
             cursor.execute(statement, names)
