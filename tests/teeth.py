@@ -2029,6 +2029,13 @@ BUGS: tuple[Bug, ...] = (
                 (f"{T_SQLITE_RUNS}::TestTheTriggers",),
             ),
             (
+                "a connection is kept by what it knows functions by",
+                SQLITE_RUNS,
+                "        self._statement = _Statement()\n",
+                "        self._statement = _Statement()\n        self._statement.keeper = self\n",
+                (f"{T_SQLITE_RUNS}::TestTheTriggers",),
+            ),
+            (
                 "a column that a guard names cannot go",
                 GUARDS,
                 "    elif hindering:\n        migrated",

@@ -449,6 +449,8 @@ class TestTheTriggers:
             other.close()
 
     @pytest.mark.django_db(transaction=True)
+    @pytest.mark.filterwarnings("ignore::ResourceWarning")  # as Python 3.13 has it
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_go_with_a_connection_that_nobody_closes(self, run: CurrentRun) -> None:
         found: list[Any] = []
 
