@@ -33,6 +33,8 @@ PACKAGE = "stagehand_testdata"
 MISUSE = "Set DATABASE_URL to a PostgreSQL database: DATABASE_URL=postgres:///stagehand"
 #: No bug may keep its tests busy for longer.
 SECONDS = 120
+#: Nor may all tests together, which a busy machine has kept from their end for longer than that.
+ALL_SECONDS = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -2077,7 +2079,7 @@ class Workshop:
         )
 
     def pytest(
-        self, tests: Sequence[str], *options: str, on_sqlite: bool = False
+        self, tests: Sequence[str], *options: str, on_sqlite: bool = False, seconds: int = SECONDS
     ) -> subprocess.CompletedProcess[str]:
         environment = {
             **os.environ,
@@ -2097,11 +2099,11 @@ class Workshop:
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=SECONDS,
+                timeout=seconds,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return subprocess.CompletedProcess(command, -1, f"no end after {SECONDS} seconds", "")
+            return subprocess.CompletedProcess(command, -1, f"no end after {seconds} seconds", "")
         if not on_sqlite:
             self.fresh = done.returncode not in (0, 1)
         return done
@@ -2221,7 +2223,7 @@ def sound(free: Shops, tests: Sequence[str], jobs: int, *, on_sqlite: bool) -> b
     def run(some: Sequence[str]) -> subprocess.CompletedProcess[str]:
         shop = free.get()
         try:
-            return shop.pytest(some, on_sqlite=on_sqlite)
+            return shop.pytest(some, on_sqlite=on_sqlite, seconds=ALL_SECONDS)
         finally:
             free.put(shop)
 
