@@ -98,7 +98,6 @@ def _take_turns(
 ) -> tuple[float, float, float]:
     """The median of each state; of what guards cost asleep, the median over neighbouring turns."""
     times: dict[str, list[float]] = {state: [] for state in STATES}
-
     for number in range(turns + 1):
         # Whichever comes second finds the machine as the first has left it.
         for state in STATES if number % 2 else reversed(STATES):

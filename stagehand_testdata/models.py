@@ -156,7 +156,7 @@ class Key(NamedTuple):
         if isinstance(value, ShadowKey):
             return cls(str(value), None, None)
         if isinstance(value, tuple):
-            text = json.dumps([str(part) for part in value])
+            text = composite_key_text(value)
         else:
             value = model._meta.pk.to_python(value)
             if value is None:
@@ -170,6 +170,11 @@ class Key(NamedTuple):
             int(value) if column == "key_bigint" else None,
             uuid.UUID(text) if column == "key_uuid" else None,
         )
+
+
+def composite_key_text(parts: Iterable[Any]) -> str:
+    """How the ledger writes a key of several columns."""
+    return json.dumps([str(part) for part in parts])
 
 
 def key_column(model: type[models.Model]) -> str:

@@ -118,13 +118,6 @@ def key_of(table: GuardedTable, row: str, quote: Callable[[str], str]) -> str:
     return "'[\"' || " + " || '\", \"' || ".join(columns) + " || '\"]'"
 
 
-def with_dashes(uuid: str) -> str:
-    """The uuid, kept as 32 digits, as Python writes it; what is none stays as it is."""
-    if len(uuid) != 32:
-        return uuid
-    return "-".join((uuid[:8], uuid[8:12], uuid[12:16], uuid[16:20], uuid[20:]))
-
-
 def literal(text: str) -> str:
     """The text as standard SQL writes it. For names out of the models alone, never for anybody's input."""
     return "'" + text.replace("'", "''") + "'"

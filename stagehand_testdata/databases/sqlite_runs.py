@@ -26,7 +26,6 @@ may have taken them, the triggers are counted too.
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +34,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..exceptions import UntrackedWrite
-from .guards import APPEND_ONLY, LEDGER, PREFIX, STATEMENT, literal, with_dashes
+from ..models import composite_key_text
+from .guards import APPEND_ONLY, LEDGER, PREFIX, STATEMENT, literal
 from .sqlite_triggers import (
     CAPTURING,
     CARRIES,
@@ -155,8 +155,8 @@ class _Table:
         if self.key == "key_bigint":
             return str(row[1]), row[1], None
         if self.key == "key_uuid":
-            return with_dashes(str(row[1])), None, row[1]
-        return (str(row[1]) if len(row) == 2 else json.dumps(list(map(str, row[1:])))), None, None
+            return _with_dashes(str(row[1])), None, row[1]
+        return (str(row[1]) if len(row) == 2 else composite_key_text(row[1:])), None, None
 
 
 #: Statements up to this length are remembered: a product has some hundreds.
@@ -369,6 +369,13 @@ def take_down(driver: Any) -> None:
     """Take down what this connection has put up for itself; it comes back with the next run's statement."""
     for (name,) in driver.execute(_PUT_UP).fetchall():
         driver.execute(f"DROP TRIGGER temp.{_quoted(name)}")
+
+
+def _with_dashes(uuid: str) -> str:
+    """The uuid, kept as 32 digits, as Python writes it; what is none stays as it is."""
+    if len(uuid) != 32:
+        return uuid
+    return "-".join((uuid[:8], uuid[8:12], uuid[12:16], uuid[16:20], uuid[20:]))
 
 
 def _quoted(name: str) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
@@ -289,15 +289,11 @@ def remove(alias: str) -> list[Change]:
     return [Change(name, "removed") for name in records]
 
 
-def lift(alias: str, which: Callable[[Guard], bool] | None = None) -> None:
-    """Take down every guard, or those of `which`, and keep the record, for `install` to put them up again."""
+def lift(alias: str, names: Iterable[str] | None = None) -> None:
+    """Take down every guard, or those of these names, and keep the record: `install` puts them up again."""
     engine = database(alias)
     with _together(alias), engine.locking_briefly():
-        names = engine.held_guards()
-        if which is not None:
-            chosen = {guard_name(name) for name, record in _records(alias).items() if which(record)}
-            names = {name: held for name, held in names.items() if name in chosen}
-        _take_down(engine, names, ())
+        _take_down(engine, engine.held_guards() if names is None else names, ())
 
 
 def install_sql(alias: str) -> list[str]:
@@ -436,9 +432,10 @@ def before_migrate(alias: str, plan: Iterable[tuple[Any, bool]]) -> None:
         _take_fingerprints(alias)
     if any(ours) or (ours and hindering):
         lift(alias)
-    elif hindering:
+    elif plan and hindering:
         migrated = {migration.app_label for migration, _ in plan}
-        lift(alias, lambda record: record.model.partition(".")[0] in migrated)
+        records = _records(alias).values()
+        lift(alias, [guard_name(each.table) for each in records if each.model.partition(".")[0] in migrated])
 
 
 def _take_fingerprints(alias: str) -> None:

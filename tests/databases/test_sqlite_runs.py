@@ -15,6 +15,7 @@ import pytest
 from django.db import IntegrityError, connection, connections, transaction
 
 from stagehand_testdata.context import CurrentRun, use_run
+from stagehand_testdata.databases import database
 from stagehand_testdata.databases.sqlite_runs import Write, read_write
 from stagehand_testdata.exceptions import ConfigurationError, TestRunTouchedRealRow, UntrackedWrite
 from stagehand_testdata.operations import guards
@@ -36,10 +37,7 @@ OURS = "SELECT name FROM temp.sqlite_master WHERE type = 'trigger' AND name LIKE
 @pytest.fixture
 def run(db: None) -> Iterator[CurrentRun]:
     yield run_of()
-    # What is committed here is not the next test's.
-    with connection.cursor() as cursor:
-        for (name,) in sql(OURS, []):
-            cursor.execute(f'DROP TRIGGER temp."{name}"')
+    database(ALIAS).take_down_own()  # what is committed here is not the next test's
 
 
 def up() -> set[str]:
@@ -48,8 +46,8 @@ def up() -> set[str]:
 
 
 @contextmanager
-def rolled_back(**how: Any) -> Iterator[None]:
-    with transaction.atomic(**how):
+def rolled_back() -> Iterator[None]:
+    with transaction.atomic():
         yield
         transaction.set_rollback(True)
 
