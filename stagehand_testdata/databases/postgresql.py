@@ -1,11 +1,13 @@
 """PostgreSQL.
 
 # Note [Guards on PostgreSQL]
-A table has one function, and triggers that call it. The delete trigger looks at all rows of a statement
-at once, and fires for the rows that a foreign key's cascade takes along. All are ENABLE ALWAYS, so that
-`session_replication_role = replica` does not pass them by. The function runs with its owner's rights: whoever
-deletes rows of a guarded table needs none on the ledger. Hash and merge joins are off within it, because its
-plan is kept: one made for a bulk delete would read the whole ledger at each single delete after it.
+A table has two functions, one that enters what a run's statement inserts and one for all else, and triggers
+that call them. The delete trigger looks at all rows of a statement at once, and fires for the rows that a
+foreign key's cascade takes along. All are ENABLE ALWAYS, so that `session_replication_role = replica` does
+not pass them by. The functions run with their owner's rights: whoever deletes rows of a guarded table needs
+none on the ledger. Hash and merge joins are off within the second, because its plan is kept: one made for a
+bulk delete would read the whole ledger at each single delete after it. The first joins nothing, and each
+setting that a function brings along is put on and off at every call.
 
 # Note [Which index]
 Which entry a row has is asked by a subquery for one value, which the planner cannot make a join of: where the
@@ -82,7 +84,33 @@ _RUN_OF_TAG = "split_part(split_part(sent, 'run=', 2), ' ', 1)::bigint"
 _SEEN, _SHOWN, _HIDDEN = "stagehand_seen_run", "stagehand_any_row", "stagehand_test_rows"
 #: The transaction that may delete rows of the audit.
 _PRUNING = "stagehand.audit_prune"
+#: How the function that enters rows is called, after the one that does all else.
+_MADE = "_made"
 _TRIGGERS = ("delete", "raise", "fence", "insert", "key", "truncate")
+
+#: Enters the rows that a statement of a run has inserted.
+_ENTERING = """\
+CREATE OR REPLACE FUNCTION {entering}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp
+AS $guard$
+DECLARE
+  sent text := {tag};
+  test bigint := {run_of_tag};
+BEGIN
+  IF test::text IS DISTINCT FROM current_setting('{held}', true) THEN
+    PERFORM 1 FROM {runs} AS open WHERE open.id = test AND open.state = 'open' FOR SHARE;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {run_has_ended};
+    END IF;
+    PERFORM set_config('{held}', test::text, true);
+  END IF;
+  INSERT INTO {ledger} (run_id, type, origin, state, reason, blocked_by, model, database, key_text,
+      key_bigint, key_uuid, fingerprint, reference, tombstone, created_at)
+    SELECT test, {type}, 'captured', 'live', '', '{{}}', {model}, {alias}, {key_text},
+      {key_bigint}, {key_uuid}, '{{}}', '', 0, statement_timestamp() FROM made AS row_;{marking}
+  RETURN NULL;
+END
+$guard$"""
 
 _FUNCTION = """\
 CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -98,22 +126,6 @@ DECLARE
   test bigint;
   fence text := 'off';
 BEGIN
-  IF TG_OP = 'INSERT' AND TG_NARGS = 0 THEN
-    sent := {tag};
-    test := {run_of_tag};
-    IF test::text IS DISTINCT FROM current_setting('{held}', true) THEN
-      PERFORM 1 FROM {runs} AS open WHERE open.id = test AND open.state = 'open' FOR SHARE;
-      IF NOT FOUND THEN
-        RAISE EXCEPTION USING ERRCODE = '23000', MESSAGE = {run_has_ended};
-      END IF;
-      PERFORM set_config('{held}', test::text, true);
-    END IF;
-    INSERT INTO {ledger} (run_id, type, origin, state, reason, blocked_by, model, database, key_text,
-        key_bigint, key_uuid, fingerprint, reference, tombstone, created_at)
-      SELECT test, {type}, 'captured', 'live', '', '{{}}', {model}, {alias}, {key_text},
-        {key_bigint}, {key_uuid}, '{{}}', '', 0, statement_timestamp() FROM made AS row_;{marking}
-    RETURN NULL;
-  END IF;
   awake := coalesce(current_setting('{setting}', true), '');
   run := CASE WHEN awake ^@ '@' THEN '' ELSE awake END;
   IF TG_ARGV[0] = 'raise' THEN
@@ -249,14 +261,19 @@ _CLOSING = "tombstone = closed.id, removed_at = statement_timestamp(), reason = 
 # How the catalogue's own view of a guard becomes one text. `pg_get_triggerdef` writes the function's name
 # with its schema or without, depending on the search path of who asks: so what follows it is cut off.
 _HELD = f"""\
-SELECT p.proname::text AS name,
-  md5(concat_ws('|', p.prosrc, p.proconfig::text, p.prosecdef, string_agg(concat_ws('|', t.tgname,
-    t.tgenabled, t.tgargs, split_part(pg_get_triggerdef(t.oid), ' EXECUTE ', 1)), '|' ORDER BY t.tgname)))
-    AS digest,
-  count(t.oid) AS triggers, coalesce(bool_or(t.tgenabled = 'D'), false) AS disabled
-FROM pg_proc p LEFT JOIN pg_trigger t ON t.tgfoid = p.oid
-WHERE p.proname LIKE '{PREFIX.replace("_", chr(92) + "_")}%' AND p.pronamespace = {{schema}}::regnamespace
-GROUP BY p.oid"""
+SELECT regexp_replace(proname, '{_MADE}$', '') AS name,
+  md5(string_agg(definition, '|' ORDER BY proname)) AS digest,
+  sum(triggers) AS triggers, bool_or(disabled) AS disabled
+FROM (
+  SELECT p.proname::text, concat_ws('|', p.prosrc, p.proconfig::text, p.prosecdef, string_agg(concat_ws('|',
+      t.tgname, t.tgenabled, t.tgargs, split_part(pg_get_triggerdef(t.oid), ' EXECUTE ', 1)), '|'
+      ORDER BY t.tgname)) AS definition,
+    count(t.oid) AS triggers, coalesce(bool_or(t.tgenabled = 'D'), false) AS disabled
+  FROM pg_proc p LEFT JOIN pg_trigger t ON t.tgfoid = p.oid
+  WHERE p.proname LIKE '{PREFIX.replace("_", chr(92) + "_")}%' AND p.pronamespace = {{schema}}::regnamespace
+  GROUP BY p.oid
+) AS functions
+GROUP BY 1"""
 
 
 class PostgreSQL(Database):
@@ -401,7 +418,7 @@ class PostgreSQL(Database):
 
     def guard_sql(self, table: GuardedTable) -> list[str]:
         on = self._qualified(table.table)
-        function = self._function(table.name)
+        function, entering = self._functions(table.name)
         call = f"EXECUTE FUNCTION {function}"
         is_awake = f"current_setting('{_SETTING}', true) <> ''"
         keys = ", ".join(map(self._quote, table.pk))
@@ -414,7 +431,7 @@ class PostgreSQL(Database):
             f" WHEN (current_query() ^@ '{_PLAIN}:') {{call}}('raise')",
             "fence": f"AFTER UPDATE ON {{on}} FOR EACH ROW WHEN ({is_awake}) {{call}}('fence')",
             "insert": "AFTER INSERT ON {on} REFERENCING NEW TABLE AS made FOR EACH STATEMENT"
-            f" WHEN (current_query() ^@ '{_CAPTURED} ') {{call}}()",
+            f" WHEN (current_query() ^@ '{_CAPTURED} ') EXECUTE FUNCTION {entering}()",
             "delete": "AFTER DELETE ON {on} REFERENCING OLD TABLE AS gone FOR EACH STATEMENT {call}()",
             "key": f"AFTER UPDATE OF {keys} ON {{on}} FOR EACH ROW WHEN ({key_changed}) {{call}}('key')",
             "truncate": "AFTER TRUNCATE ON {on} FOR EACH STATEMENT {call}()",
@@ -426,7 +443,8 @@ class PostgreSQL(Database):
             )
         statements = [
             self._function_sql(table),
-            f"REVOKE ALL ON FUNCTION {function}() FROM PUBLIC",
+            self._entering_sql(table),
+            f"REVOKE ALL ON FUNCTION {function}(), {entering}() FROM PUBLIC",
             _RETIRING.format(table=literal(on), name=f"{PREFIX}update", on=on),
         ]
         for suffix, definition in triggers.items():
@@ -440,23 +458,12 @@ class PostgreSQL(Database):
         return _FUNCTION.format(
             function=self._function(table.name),
             setting=_SETTING,
-            held=_HELD_RUN,
             plain=_PLAIN,
             ledger=self._qualified(LEDGER),
             closing=_CLOSING,
-            runs=self._qualified(RUNS),
             tag=_TAG,
             run_of_tag=_RUN_OF_TAG,
             touched=literal(table.touched),
-            run_has_ended=literal(RUN_HAS_ENDED),
-            type=literal(table.type),
-            alias=literal(self.alias),
-            key_text=f"{key_of(table, 'row_', self._quote)}::text",
-            key_bigint=f"{key_of(table, 'row_', self._quote)}"
-            if table.key == "key_bigint"
-            else "NULL::bigint",
-            key_uuid=f"{key_of(table, 'row_', self._quote)}" if table.key == "key_uuid" else "NULL::uuid",
-            marking=self._marking(table) if table.mark else "",
             fenced=_changed(*table.exempt, *table.free),
             entry_of_row=self._entry_of(table, "row_"),
             entries_gone=f"ANY (ARRAY(SELECT (SELECT entry.id FROM {self._qualified(LEDGER)} AS entry"
@@ -473,15 +480,39 @@ class PostgreSQL(Database):
             changed=_changed(*table.exempt),
         )
 
+    def _entering_sql(self, table: GuardedTable) -> str:
+        _, entering = self._functions(table.name)
+        key = key_of(table, "row_", self._quote)
+        return _ENTERING.format(
+            entering=entering,
+            tag=_TAG,
+            run_of_tag=_RUN_OF_TAG,
+            held=_HELD_RUN,
+            runs=self._qualified(RUNS),
+            run_has_ended=literal(RUN_HAS_ENDED),
+            ledger=self._qualified(LEDGER),
+            type=literal(table.type),
+            model=literal(table.model),
+            alias=literal(self.alias),
+            key_text=f"{key}::text",
+            key_bigint=key if table.key == "key_bigint" else "NULL::bigint",
+            key_uuid=key if table.key == "key_uuid" else "NULL::uuid",
+            marking=self._marking(table) if table.mark else "",
+        )
+
     def _marking(self, table: GuardedTable) -> str:
         """Raw SQL does not know the column; the ORM has filled it in."""
         mark = self._quote(table.mark)
         same = " AND ".join(f"t.{column} = row_.{column}" for column in map(self._quote, table.pk))
+        marked = (
+            f"UPDATE {self._qualified(table.table)} AS t SET {mark} = $1 FROM made AS row_"
+            f" WHERE {same} AND row_.{mark} IS NULL"
+        )
+        # Planned anew for as many rows as there are: how it is done for one is no way for a thousand.
         return (
-            f"\n    IF EXISTS (SELECT 1 FROM made AS row_ WHERE row_.{mark} IS NULL) THEN"
-            f"\n      UPDATE {self._qualified(table.table)} AS t SET {mark} = test FROM made AS row_"
-            f"\n        WHERE {same} AND row_.{mark} IS NULL;"
-            "\n    END IF;"
+            f"\n  IF EXISTS (SELECT 1 FROM made AS row_ WHERE row_.{mark} IS NULL) THEN"
+            f"\n    EXECUTE {literal(marked)} USING test;"
+            "\n  END IF;"
         )
 
     def _holding(self, table: GuardedTable) -> str:
@@ -498,7 +529,7 @@ class PostgreSQL(Database):
         return f"entry.model = {literal(table.model)} AND entry.{table.key} = {key} AND entry.tombstone = 0"
 
     def unguard_sql(self, name: str) -> list[str]:
-        return [f"DROP FUNCTION IF EXISTS {self._function(name)}() CASCADE"]
+        return [f"DROP FUNCTION IF EXISTS {function}() CASCADE" for function in self._functions(name)]
 
     def record_sql(self, table: GuardedTable) -> list[str]:
         held = _HELD.format(schema=literal(self._quote(self._schema)))
@@ -614,6 +645,10 @@ class PostgreSQL(Database):
 
     def _function(self, name: str) -> str:
         return f"{self._quote(self._schema)}.{self._quote(name)}"
+
+    def _functions(self, name: str) -> tuple[str, str]:
+        """Those of the guards of that name; the second enters what is made."""
+        return self._function(name), self._function(f"{name}{_MADE}")
 
     def _qualified(self, table: str) -> str:
         return f"{self._quote(self._schema_of(table))}.{self._quote(table)}"

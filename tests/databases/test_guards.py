@@ -359,12 +359,13 @@ class TestOrdinaryTraffic:
         assert state_of(ours) == "gone"
 
     @on_postgresql
-    def test_cannot_call_a_guard_for_a_table_of_its_own(self) -> None:
+    @pytest.mark.parametrize("end", ["", "_made"])
+    def test_cannot_call_a_guard_for_a_table_of_its_own(self, end: str) -> None:
         sql("CREATE ROLE stagehand_somebody")
         sql("GRANT CREATE ON SCHEMA public TO stagehand_somebody")
         sql("SET ROLE stagehand_somebody")
         sql("CREATE TABLE mine (id bigint)")
-        function = guard_name("host_person")
+        function = f"{guard_name('host_person')}{end}"
         with pytest.raises(Exception, match="permission denied for function"), transaction.atomic():
             sql(
                 "CREATE TRIGGER mine AFTER DELETE ON mine REFERENCING OLD TABLE AS gone"

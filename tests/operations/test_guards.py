@@ -269,6 +269,8 @@ class TestInstalling:
             f"ALTER TABLE {TABLE} ENABLE TRIGGER {PREFIX}delete",
             f"ALTER FUNCTION {NAME}() SECURITY INVOKER",
             f"ALTER FUNCTION {NAME}() RESET enable_seqscan",
+            f"ALTER FUNCTION {NAME}_made() SECURITY INVOKER",
+            f"ALTER TABLE {TABLE} ENABLE TRIGGER {PREFIX}insert",
             f"DROP TRIGGER {PREFIX}fence ON {TABLE}; {NEVER}",
         ],
     )
