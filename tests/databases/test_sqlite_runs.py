@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import uuid
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,8 @@ from django.db import IntegrityError, connection, connections, transaction
 from stagehand_testdata.context import CurrentRun, use_run
 from stagehand_testdata.databases import database
 from stagehand_testdata.databases.sqlite_runs import Write, read_write
-from stagehand_testdata.exceptions import ConfigurationError, TestRunTouchedRealRow, UntrackedWrite
+from stagehand_testdata.exceptions import ConfigurationError, RunClosed, TestRunTouchedRealRow, UntrackedWrite
+from stagehand_testdata.models import Key, TestEntity, TestRun
 from stagehand_testdata.operations import guards
 from tests.guarding import (
     ALIAS,
@@ -25,7 +27,7 @@ from tests.guarding import (
     on_sqlite,
     sql,
 )
-from tests.host.models import Label, Voucher, Watched
+from tests.host.models import Author, Hall, Label, Stall, Voucher, Watched
 from tests.isolation.test_statements import entered, label_keys, run_of
 from tests.making import changed
 
@@ -86,8 +88,9 @@ class TestReadingAStatement:
         ],
     )
     def test_finds_what_is_written_to(self, statement: str, table: str | None, replaces: bool) -> None:
-        assert read_write(statement) == Write(table, replaces)
-        assert read_write(statement + " " * 3000) == Write(table, replaces)
+        adds = "INSERT" in statement.upper() and table is not None and not replaces
+        assert read_write(statement) == Write(table, replaces, adds)
+        assert read_write(statement + " " * 3000) == Write(table, replaces, adds)
 
     @pytest.mark.parametrize(
         "statement",
@@ -195,6 +198,234 @@ class TestWhatIsWritten:
             cursor.executemany("INSERT INTO host_label (id, text) VALUES (%s, 'a')", [[1001], [1001]])
         assert (entered(), Label.objects.count()) == ([], 0)
         assert not connection.connection.in_transaction
+
+
+def in_ledger() -> int:
+    """How many entries there are, by the driver itself: nothing of ours comes before the question."""
+    [count] = connection.connection.execute("SELECT count(*) FROM stagehand_testdata_testentity").fetchone()
+    return int(count)
+
+
+class TestWhatWaits:
+    """Within `atomic`, entries are made together, and nobody can tell."""
+
+    @pytest.mark.django_db(transaction=True)
+    def test_is_entered_before_the_commit(self, run: CurrentRun) -> None:
+        with use_run(run):
+            Watched.objects.create(name="the connection knows the table by now")
+            with transaction.atomic():
+                Label.objects.create(text="a")
+                Watched.objects.create(name="a")
+                Label.objects.create(text="b")
+                assert in_ledger() == 1
+        made = list(TestEntity.objects.order_by("pk").values_list("model", "key_text"))[1:]
+        assert [model for model, _ in made] == ["host.label", "host.watched", "host.label"]
+        assert sorted(made[::2]) == label_keys("a", "b")
+
+    @pytest.mark.django_db(transaction=True)
+    def test_is_committed_by_nobody_without_its_entries(self, run: CurrentRun) -> None:
+        with pytest.raises(IntegrityError), use_run(run), transaction.atomic():
+            Label.objects.create(text="a")
+            with connection.wrap_database_errors:
+                connection.connection.commit()
+        assert (entered(), Label.objects.count()) == ([], 0)
+        with use_run(run), transaction.atomic():
+            Label.objects.create(text="b")
+        assert entered() == label_keys("b")
+
+    @pytest.mark.django_db(transaction=True)
+    def test_is_taken_back_together_with_its_entries(self, run: CurrentRun) -> None:
+        with use_run(run):
+            with suppress(ZeroDivisionError), transaction.atomic():
+                Label.objects.create(pk=1001, text="a")
+                raise ZeroDivisionError
+            Label.objects.create(pk=1002, text="b")
+            with transaction.atomic():
+                Label.objects.create(pk=1003, text="c")
+                with suppress(ZeroDivisionError), transaction.atomic():
+                    Label.objects.create(pk=1004, text="d")
+                    raise ZeroDivisionError
+                Label.objects.create(pk=1005, text="e")
+        Label.objects.create(pk=1001, text="real")
+        Label.objects.create(pk=1004, text="real too")
+        assert entered() == label_keys("b", "c", "e")
+
+    @pytest.mark.django_db(transaction=True)
+    def test_is_forgotten_where_its_transaction_went_unseen(self, run: CurrentRun) -> None:
+        with suppress(IntegrityError), use_run(run), transaction.atomic():
+            Label.objects.create(pk=1001, text="a")
+            connection.connection.rollback()
+            raise IntegrityError
+        with use_run(run):
+            Label.objects.create(pk=1002, text="b")
+        Label.objects.create(pk=1001, text="real")
+        assert entered() == label_keys("b")
+
+    @pytest.mark.django_db(transaction=True)
+    def test_is_forgotten_where_a_statement_took_the_transaction_with_it(self, run: CurrentRun) -> None:
+        with use_run(run), transaction.atomic():
+            Label.objects.create(pk=1001, text="a")
+            with suppress(IntegrityError):
+                sql("INSERT OR ROLLBACK INTO host_label (text) VALUES ('a')")
+            sql("INSERT INTO host_label (id, text) VALUES (1002, 'b')")
+        assert entered() == label_keys("b")
+
+    def test_is_entered_before_a_statement_that_is_nobodys(self, run: CurrentRun) -> None:
+        with transaction.atomic():
+            with use_run(run):
+                Label.objects.create(text="a")
+            assert in_ledger() == 0
+            Label.objects.create(text="real")
+            assert in_ledger() == 1
+        assert entered() == label_keys("a")
+
+    def test_is_the_runs_that_has_made_it(self, run: CurrentRun) -> None:
+        other = run_of("stagehand_test_other")
+        with transaction.atomic():
+            for text, its in [("a", run), ("b", other), ("c", run)]:
+                with use_run(its):
+                    Label.objects.create(text=text)
+        assert entered() == label_keys("a", "c")
+        assert entered("stagehand_test_other") == label_keys("b")
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "SELECT count(*) FROM Stagehand_TestData_TestEntity",
+            "INSERT INTO host_label (text) SELECT count(*) FROM Stagehand_TestData_TestEntity RETURNING text",
+            "WITH a AS (SELECT count(*) AS many FROM stagehand_testdata_testentity) SELECT many FROM a",
+            "select count(*) from stagehand_testdata_testentity",
+        ],
+    )
+    def test_is_seen_by_whoever_asks_the_ledger(self, run: CurrentRun, statement: str) -> None:
+        with use_run(run), transaction.atomic():
+            Label.objects.create(text="a")
+            assert in_ledger() == 0
+            [[count]] = sql(statement)
+            assert int(count) == 1
+
+    @pytest.mark.parametrize(
+        "made",
+        [
+            "CREATE VIEW mine AS SELECT * FROM stagehand_testdata_testentity",
+            (
+                "CREATE TRIGGER mine AFTER INSERT ON host_label BEGIN INSERT INTO host_journal (line)"
+                " SELECT count(*) FROM stagehand_testdata_testentity; END"
+            ),
+            "CREATE TEMP VIEW mine AS SELECT * FROM stagehand_testdata_testentity",
+        ],
+    )
+    def test_does_not_where_the_schema_asks_the_ledger(self, run: CurrentRun, made: str) -> None:
+        sql(made)
+        with use_run(run), transaction.atomic():
+            Label.objects.create(text="a")
+            assert in_ledger() == (2 if "TRIGGER" in made else 1)
+
+    @pytest.mark.django_db(transaction=True)
+    def test_does_not_where_foreign_keys_are_not_heeded(self, run: CurrentRun) -> None:
+        connection.disable_constraint_checking()
+        try:
+            with use_run(run), transaction.atomic():
+                Label.objects.create(text="a")
+                assert in_ledger() == 1
+        finally:
+            connection.enable_constraint_checking()
+
+    def test_is_not_changed_before_it_is_entered(self, run: CurrentRun) -> None:
+        with use_run(run), transaction.atomic():
+            label = Label.objects.create(text="a")
+            label.delete()
+            Label.objects.create(pk=1002, text="b")
+            Label.objects.filter(pk=1002).update(text="c")
+            assert in_ledger() == 2
+        assert list(TestEntity.objects.order_by("pk").values_list("state", flat=True)) == ["gone", "live"]
+
+    def test_goes_with_the_row_where_a_trigger_removes_it(self, run: CurrentRun) -> None:
+        sql("CREATE TRIGGER mine AFTER INSERT ON host_watched BEGIN DELETE FROM host_label; END")
+        with use_run(run), transaction.atomic():
+            Label.objects.create(text="a")
+            Watched.objects.create(name="a")
+            Label.objects.create(text="b")
+        assert [key for model, key in entered() if model == "host.label"] == [label_keys("b")[0][1]]
+
+    def test_waits_for_five_hundred_at_the_most(self, run: CurrentRun) -> None:
+        with use_run(run), transaction.atomic():
+            for number in range(499):
+                Label.objects.create(text=f"{number}")
+            assert in_ledger() == 0
+            Label.objects.create(text="one more")
+            assert in_ledger() == 500
+
+    def test_is_not_made_in_the_name_of_a_run_that_has_ended_meanwhile(self, run: CurrentRun) -> None:
+        with transaction.atomic():
+            with use_run(run):
+                Label.objects.create(text="a")
+            TestRun.objects.filter(pk=run.pk).update(state="closing")
+            with use_run(run), pytest.raises(RunClosed), transaction.atomic():
+                Label.objects.create(text="b")
+        assert entered() == label_keys("a")
+
+    def test_leaves_the_product_what_sqlite_says_of_its_own_statement(self, run: CurrentRun) -> None:
+        with use_run(run), transaction.atomic():
+            for key in (1001, 1002):
+                sql("INSERT INTO host_label (id, text) VALUES (%s, %s), (%s, %s)", [key, key, -key, -key])
+                assert sql("SELECT last_insert_rowid(), changes()") == [(-key, 2)]
+
+    @pytest.mark.django_db(transaction=True)
+    def test_does_not_mind_rows_that_nobody_has_read(self, run: CurrentRun) -> None:
+        with use_run(run), transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("INSERT INTO host_label (text) VALUES ('a'), ('b') RETURNING id")
+            assert cursor.fetchone()
+            Label.objects.create(text="c")
+            cursor.fetchall()
+        assert entered() == label_keys("a", "b", "c")
+
+    @pytest.mark.django_db(transaction=True)
+    def test_takes_the_transaction_with_it_where_it_cannot_be_entered(self, run: CurrentRun) -> None:
+        with use_run(run), pytest.raises(IntegrityError), transaction.atomic():
+            Label.objects.create(text="a")
+            connection.connection.execute(
+                "CREATE TEMP TRIGGER mine BEFORE INSERT ON main.stagehand_testdata_testentity"
+                " BEGIN SELECT RAISE(ABORT, 'full'); END"
+            )
+        assert (entered(), Label.objects.count()) == ([], 0)
+        assert not connection.connection.in_transaction
+        with use_run(run), transaction.atomic():
+            Label.objects.create(text="b")
+        assert entered() == label_keys("b")
+
+    @pytest.mark.parametrize(
+        "codes",
+        [
+            ["plain", 'a "b" \\ c', "é\U0001f3ad\ufeff\u2028", "\x01\x7f\n", "", "7", "1e5", "['a']"],
+            ["\\u0000", "a", "\\\\u0000"],
+            ["a\x00b", "a", "\x00"],
+        ],
+    )
+    def test_has_the_key_that_the_ledger_gives_it(self, run: CurrentRun, codes: list[str]) -> None:
+        uuids = [uuid.UUID(int=number) for number in (0, 7, 2**128 - 1)]
+        numbers = [-(2**63), -1, 0, 2**63 - 1]
+        with use_run(run), transaction.atomic():
+            Hall.objects.create(pk=7)
+            hall = Hall.objects.create(pk=8)
+            for code in codes:
+                Voucher.objects.create(code=code)
+            for key in uuids:
+                Author.objects.create(pk=key)
+            for number in numbers:
+                Label.objects.create(pk=number, text=number)
+            for number in (1, 2):
+                Stall.objects.create(hall=hall, number=number)
+        made = [("host.voucher", Key.of(Voucher, code)) for code in codes]
+        made += [("host.author", Key.of(Author, key)) for key in uuids]
+        made += [("host.label", Key.of(Label, number)) for number in numbers]
+        made += [("host.stall", Key.of(Stall, (8, number))) for number in (1, 2)]
+        found = TestEntity.objects.exclude(model="host.hall").order_by("pk")
+        assert [(each.model, Key(each.key_text, each.key_bigint, each.key_uuid)) for each in found] == made
+        Voucher.objects.all().delete()
+        Author.objects.all().delete()
+        Label.objects.all().delete()
+        assert {each.model for each in TestEntity.objects.standing()} == {"host.hall", "host.stall"}
 
 
 class TestSomebodyElsesRow:
