@@ -120,10 +120,10 @@ _CARRIERS = (
     f" WHERE type = 'trigger' AND {_GUARD} AND instr(sql, {literal(CARRIES)})"
 )
 _CARRIER = "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND name = ?"
-#: See Note [Entered together]. Without a rowid, `last_insert_rowid()` is the product's.
+#: See Note [Entered together].
 _HOLDING = (
     "CREATE TEMP TABLE IF NOT EXISTS stagehand_held (one integer PRIMARY KEY,"
-    " entered integer NOT NULL REFERENCES stagehand_held DEFERRABLE INITIALLY DEFERRED) WITHOUT ROWID"
+    " entered integer NOT NULL REFERENCES stagehand_held DEFERRABLE INITIALLY DEFERRED)"
 )
 _HOLD = "INSERT INTO temp.stagehand_held (one, entered) VALUES (1, 0)"
 _LET_GO = "DELETE FROM temp.stagehand_held"
