@@ -2068,8 +2068,8 @@ BUGS: tuple[Bug, ...] = (
             (
                 "foreign keys are taken to be heeded",
                 SQLITE_RUNS,
-                "        if heeded:\n",
-                "        if True:\n",
+                "        if heeded and self._may_hold:\n",
+                "        if self._may_hold:\n",
                 (f"{T_SQLITE_RUNS}::TestWhatWaits", f"{T_SQLITE_RUNS}::TestWhatIsWritten"),
             ),
             (

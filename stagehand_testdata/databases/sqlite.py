@@ -172,8 +172,8 @@ class SQLite(Database):
             raise IntegrityError(f"{FENCE}a row that REPLACE makes anew")
         its = replace(run, captured=False) if write.replaces else run
         if own.driver.in_transaction:
-            if write.adds and self.connection.in_atomic_block:
-                own.hold()
+            if write.adds and not own.holds:
+                self._hold(own)
             return self._watched(own, its, fence, lambda: execute(statement), cursor)
         return self._watched_alone(own, its, fence, lambda: execute(statement), cursor)
 
@@ -242,6 +242,12 @@ class SQLite(Database):
             own.look()
         self.last_run = run
         return own
+
+    def _hold(self, own: RunsOnConnection) -> None:
+        """Within `atomic`, which leads to a commit by Django: have what is made wait to be entered."""
+        if self.connection.in_atomic_block and self.connection.commit_on_exit:
+            with self.connection.wrap_database_errors:
+                own.hold()
 
     def leave_run(self) -> None:
         self._enter_held()

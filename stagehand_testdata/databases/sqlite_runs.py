@@ -333,10 +333,8 @@ class RunsOnConnection:
 
     def hold(self) -> None:
         """Have what is made from now on wait for `enter_rows`, where it may: Note [Entered together]."""
-        if self.holds or not self._may_hold:
-            return
         [heeded] = self.driver.execute("PRAGMA foreign_keys").fetchone()
-        if heeded:
+        if heeded and self._may_hold:
             self.driver.execute(_HOLD)
             self.holds = True
 

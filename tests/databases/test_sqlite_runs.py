@@ -237,8 +237,8 @@ class TestWhatWaits:
     @pytest.mark.django_db(transaction=True)
     def test_is_taken_back_together_with_its_entries(self, run: CurrentRun) -> None:
         with use_run(run):
-            Label.objects.create(text="from now on the triggers last")
-            Label.objects.create(text="now")
+            Label.objects.create(pk=901, text="from now on the triggers last")
+            Label.objects.create(pk=902, text="now")
             with suppress(ZeroDivisionError), transaction.atomic():
                 Label.objects.create(pk=1001, text="a")
                 raise ZeroDivisionError
@@ -332,6 +332,17 @@ class TestWhatWaits:
                 assert in_ledger() == 1
         finally:
             connection.enable_constraint_checking()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_does_not_where_django_leaves_the_commit_to_the_product(self, run: CurrentRun) -> None:
+        transaction.set_autocommit(False)
+        try:
+            with use_run(run), transaction.atomic():
+                Label.objects.create(text="a")
+                assert in_ledger() == 1
+        finally:
+            transaction.set_autocommit(True)
+        assert entered() == label_keys("a")
 
     def test_is_not_changed_before_it_is_entered(self, run: CurrentRun) -> None:
         with use_run(run), transaction.atomic():
