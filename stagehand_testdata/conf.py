@@ -57,7 +57,7 @@ class Setting(Generic[T]):
 def raw() -> Mapping[str, Any]:
     """The host's dict as it stands now; empty where there is none."""
     value = getattr(django_settings, NAME, None)
-    return value if type(value) is dict or isinstance(value, Mapping) else {}
+    return value if isinstance(value, Mapping) else {}
 
 
 class Settings:

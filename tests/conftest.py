@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
@@ -14,6 +15,12 @@ from django.test import Client
 _numbers = count(1)
 
 AUDIT = "stagehand_testdata_auditentry"
+
+
+def pytest_configure() -> None:
+    """A shell's job in the background ignores Ctrl-C, and so would every process that a test starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -141,13 +141,6 @@ class Database:
         """
         return execute(statement)
 
-    def leave_run(self) -> None:
-        """The next statement is nobody's."""
-        self.last_run = None
-
-    def watch_commits(self) -> None:
-        """Have this very object do what is to be done before the connection commits."""
-
     def has_table(self, model: type[Model]) -> bool:
         """Whether the model's table can be asked, in whatever schema it is."""
         try:

@@ -53,7 +53,7 @@ from .guards import (
     digest_of,
     literal,
 )
-from .sqlite_runs import RunsOnConnection, leaves_ledger, read_write, take_down
+from .sqlite_runs import RunsOnConnection, read_write, take_down
 from .sqlite_triggers import FORMER, NOW, POINTING, STORED, stored
 
 M = TypeVar("M", bound=Model)
@@ -154,11 +154,9 @@ class SQLite(Database):
     def send(self, sender: Sender, statement: Any, execute: Callable[[Any], Any], cursor: Any) -> Any:
         run, fence, _ = sender
         if run is None or not (run.captured or run.fenced):
-            self.leave_run()
+            self.last_run = None
             return execute(statement)
         write = read_write(statement)
-        if not (write.adds if write else leaves_ledger(statement)):
-            self._enter_held()
         if write is None:
             if statement.startswith("BEGIN"):
                 self._take_over(run)
@@ -171,17 +169,13 @@ class SQLite(Database):
         if write.replaces and fence == "block":
             raise IntegrityError(f"{FENCE}a row that REPLACE makes anew")
         its = replace(run, captured=False) if write.replaces else run
-        if own.driver.in_transaction:
-            if write.adds and not own.holds:
-                self._hold(own)
+        begun = own.driver.in_transaction
+        if not begun:
+            self._by_the_driver("BEGIN")
+        if begun or not self.connection.autocommit:  # who has turned that off commits
             return self._watched(own, its, fence, lambda: execute(statement), cursor)
-        return self._watched_alone(own, its, fence, lambda: execute(statement), cursor)
-
-    def _watched_alone(self, own: RunsOnConnection, *watched: Any) -> Any:
-        """`_watched`, in a transaction that is the statement's."""
-        self._by_the_driver("BEGIN")
         try:
-            done = self._watched(own, *watched)
+            done = self._watched(own, its, fence, lambda: execute(statement), cursor)
             self._by_the_driver("COMMIT")
         except BaseException:
             own.driver.rollback()
@@ -196,7 +190,7 @@ class SQLite(Database):
         own.begin(run.pk, run.captured, fence)
         try:
             done = execute()
-            if not own.holds and cursor.description:
+            if cursor.description:
                 # One whose rows have not all been read makes what is written meanwhile twice as dear, and is
                 # in the way of a commit.
                 cursor.cursor = _ReadAhead.of(cursor.cursor)
@@ -206,8 +200,8 @@ class SQLite(Database):
             raise
         finally:
             own.end()
-            if own.made and not own.waits():
-                self._enter_rows(own)
+            if own.has_made:
+                self._enter_rows(own, run)
             if own.points:
                 self._by_the_driver(f"DELETE FROM {STATEMENT}")
         for table in sorted(own.touched) if own.touched else ():
@@ -233,7 +227,6 @@ class SQLite(Database):
 
     def _take_over(self, run: CurrentRun) -> RunsOnConnection:
         """The connection as it is ready for a statement of this run."""
-        self._enter_held()
         self.connection.ensure_connection()
         own, driver = self._runs, self.connection.connection
         with self.connection.wrap_database_errors:
@@ -243,35 +236,11 @@ class SQLite(Database):
         self.last_run = run
         return own
 
-    def _hold(self, own: RunsOnConnection) -> None:
-        """Within `atomic`, which leads to a commit by Django: have what is made wait to be entered."""
-        if self.connection.in_atomic_block and self.connection.commit_on_exit:
-            with self.connection.wrap_database_errors:
-                own.hold()
-
-    def leave_run(self) -> None:
-        self._enter_held()
-        self.last_run = None
-
-    def watch_commits(self) -> None:
-        commit = self.connection._commit
-
-        def enter_and_commit() -> None:
-            self._enter_held()
-            commit()
-
-        self.connection._commit = enter_and_commit
-
-    def _enter_held(self) -> None:
-        own = self._runs
-        if own is not None and own.holds and own.driver is self.connection.connection:
-            self._enter_rows(own)
-
-    def _enter_rows(self, own: RunsOnConnection) -> None:
-        """What statements have made: of one that failed half-way, what is left of it."""
+    def _enter_rows(self, own: RunsOnConnection, run: CurrentRun) -> None:
+        """What the statement has made: of one that failed half-way, what is left of it."""
         try:
             with self.connection.wrap_database_errors:
-                own.enter_rows()
+                own.enter_rows(run.pk)
         except BaseException:
             if self.connection.in_atomic_block:
                 self.connection.needs_rollback = True

@@ -20,28 +20,17 @@ connection: at the first of its statements, after one that is nobody's or has fa
 neither a read nor a write, at the first write of a transaction (by then nobody else can change anything) and
 at each one outside of any. Other changes can bring a version to where it was before a rollback: so where one
 may have taken them, the triggers are counted too.
-
-# Note [Entered together]
-Within `atomic`, what INSERT makes is kept until something else is to be executed, or the transaction to
-commit, and entered at once: to go to and fro between two tables takes the processor twice as long. Whatever
-could tell, or would take a part of it back, comes after it: a statement that is nobody's or another run's,
-one that names the ledger, a savepoint. Meanwhile a row of a table of the connection's own points at nothing,
-and SQLite commits no transaction in which it does: so nobody gets past Django to a commit without the
-entries. It goes with the transaction or the savepoint, and then nothing is left to be entered.
 """
 
 # ruff: noqa: S608 - what is put into statements are names out of the models, never input
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 from ..exceptions import UntrackedWrite
@@ -78,22 +67,11 @@ _NOISE = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^]]*\]|--[^\n]*
 _AS_NOTHING = {"--": " ", "/*": " "}
 _REPLACES = re.compile(r"\bREPLACE\s+INTO\b|\bOR\s+REPLACE\b", re.IGNORECASE)
 
-#: Enters rows by what `source` has of their keys.
 _ENTER = (
     f"INSERT INTO {LEDGER} (run_id, type, origin, state, reason, blocked_by, model, database, key_text,"
     " key_bigint, key_uuid, fingerprint, reference, tombstone, created_at)"
-    " SELECT ?, {type}, 'captured', 'live', '', '{{}}', {model}, {database}, {keys}, '{{}}', '', 0, {now}"
-    " FROM {source}"
+    " VALUES (?, {type}, 'captured', 'live', '', '{{}}', {model}, {database}, ?, ?, ?, '{{}}', '', 0, {now})"
 )
-#: In a third of the time that as many statements take; but its texts end where they hold a NUL.
-_OF_MANY = "json_each(?)"
-_OF_ONE = "(SELECT ? AS value)"
-#: A key as a text, a number and a UUID, by the ledger's column that holds it in its own type.
-_AS_UUID = (
-    "CASE length(value) WHEN 32 THEN substr(value, 1, 8) || '-' || substr(value, 9, 4) || '-'"
-    " || substr(value, 13, 4) || '-' || substr(value, 17, 4) || '-' || substr(value, 21) ELSE value END"
-)
-_KEYS = {"key_bigint": "value, value, NULL", "key_uuid": f"{_AS_UUID}, NULL, value"}
 _GUARD = f"substr(name, 1, {len(PREFIX)}) = '{PREFIX}'"
 _PUT_UP = f"SELECT name FROM temp.sqlite_master WHERE type = 'trigger' AND {_GUARD}"
 _TABLES_UP = f"SELECT count(DISTINCT tbl_name) FROM temp.sqlite_master WHERE type = 'trigger' AND {_GUARD}"
@@ -120,19 +98,6 @@ _CARRIERS = (
     f" WHERE type = 'trigger' AND {_GUARD} AND instr(sql, {literal(CARRIES)})"
 )
 _CARRIER = "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND name = ?"
-#: See Note [Entered together].
-_HOLDING = (
-    "CREATE TEMP TABLE IF NOT EXISTS stagehand_held (one integer PRIMARY KEY,"
-    " entered integer NOT NULL REFERENCES stagehand_held DEFERRABLE INITIALLY DEFERRED)"
-)
-_HOLD = "INSERT INTO temp.stagehand_held (one, entered) VALUES (1, 0)"
-_LET_GO = "DELETE FROM temp.stagehand_held"
-#: What may look into the ledger without naming it.
-_LOOKS_BY_SCHEMA = (
-    f"SELECT 1 FROM main.sqlite_master WHERE type IN ('view', 'trigger') AND NOT {_GUARD}"
-    f" AND sql LIKE '%{LEDGER}%' UNION ALL SELECT 1 FROM temp.sqlite_master"
-    f" WHERE type IN ('view', 'trigger') AND NOT {_GUARD} AND sql LIKE '%{LEDGER}%' LIMIT 1"
-)
 #: Changes nothing; but the file's lock is waited for in line.
 _LOCK = f"DELETE FROM main.{STATEMENT} WHERE 0"
 
@@ -144,13 +109,6 @@ class Write(NamedTuple):
     table: str | None
     #: Whether it makes rows anew that are there already.
     replaces: bool
-    #: Whether it is an INSERT that does not ask the ledger.
-    adds: bool
-
-
-def leaves_ledger(statement: str) -> bool:
-    """Whether a statement that does not write neither asks the ledger nor could take rows back."""
-    return statement.startswith(("SELECT", "RELEASE")) and LEDGER not in statement.lower()
 
 
 def read_write(statement: str) -> Write | None:
@@ -163,14 +121,12 @@ def _read(statement: str) -> Write | None:
     if plain:
         verb, conflict, name = plain.groups()
         table = name[1:-1].replace('""', '"') if name[0] == '"' else name
-        replaces = "REPLACE" in (verb.upper(), (conflict or "").upper())
-        adds = verb.upper() == "INSERT" and not replaces and LEDGER not in statement.lower()
-        return Write(table.lower(), replaces, adds)
+        return Write(table.lower(), "REPLACE" in (verb.upper(), (conflict or "").upper()))
     if not _WRITE.match(statement):
         return None
     words = _NOISE.sub(lambda noise: _AS_NOTHING.get(noise[0][:2], " _ "), statement)
     if _WRITE.match(words):
-        return Write(None, bool(_REPLACES.search(words)), adds=False)
+        return Write(None, bool(_REPLACES.search(words)))
     return None
 
 
@@ -179,43 +135,30 @@ class _Table:
     """A table that the connection watches."""
 
     pk: Sequence[str]
-    #: Enter rows of a run, many or one.
-    many: str
-    one: str
+    #: The ledger's column that holds its keys in their own type.
+    key: str
+    #: Enters a row: the run, and what `keys` gives.
+    enter: str
 
     @classmethod
     def of(cls, triggers: OwnTriggers, alias: str) -> _Table:
         names = {"type": triggers.type, "model": triggers.model, "database": alias}
-        literals = {name: literal(value) for name, value in names.items()}
-        keys = _KEYS.get(triggers.key, "value, NULL, NULL")
-        many, one = (
-            _ENTER.format(now=NOW, keys=keys, source=each, **literals) for each in (_OF_MANY, _OF_ONE)
-        )
-        return cls(triggers.pk, many, one)
+        enter = _ENTER.format(now=NOW, **{name: literal(value) for name, value in names.items()})
+        return cls(triggers.pk, triggers.key, enter)
 
-    def enter(self, driver: Any, run: int, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Enter the rows; raises UntrackedWrite where a key is a blob."""
-        keys = [_text_of(row) for row in rows]
-        together = json.dumps(keys, ensure_ascii=False) if len(keys) > 1 else _NUL
-        if _NUL in together:
-            driver.executemany(self.one, [(run, key) for key in keys])
-        else:
-            driver.execute(self.many, (run, together))
-
-
-#: As JSON writes it.
-_NUL = "\\u0000"
+    def keys(self, row: tuple[Any, ...]) -> tuple[str, Any, Any]:
+        """The key of a row that was made: text, number, uuid; raises UntrackedWrite for a blob."""
+        if bytes in map(type, row):
+            raise UntrackedWrite(
+                f"A row of the table '{row[0]}' has a key that the ledger cannot hold: a blob."
+            )
+        if self.key == "key_bigint":
+            return str(row[1]), row[1], None
+        if self.key == "key_uuid":
+            return _with_dashes(str(row[1])), None, row[1]
+        return (str(row[1]) if len(row) == 2 else composite_key_text(row[1:])), None, None
 
 
-def _text_of(row: tuple[Any, ...]) -> str:
-    """The key of a row that was made, as the database has it."""
-    if bytes in map(type, row):
-        raise UntrackedWrite(f"A row of the table '{row[0]}' has a key that the ledger cannot hold: a blob.")
-    return str(row[1]) if len(row) == 2 else composite_key_text(row[1:])
-
-
-#: How many rows wait for their entries at the most.
-_MANY = 500
 #: Statements up to this length are remembered: a product has some hundreds.
 _SHORT = 2000
 _read_again = lru_cache(maxsize=1000)(_read)
@@ -232,17 +175,12 @@ class _Statement:
         self.run: int | None = None
         self.capturing: int | None = None
         self.fence = "off"
-        #: The rows that it has made, and those that wait for their entries: their table in lower case, then
-        #: their key's columns.
+        #: The rows that it has made: their table in lower case, then their key's columns.
         self.made: dict[tuple[Any, ...], None] = {}
         #: Those of them of which something may have become since.
         self.doubted: set[tuple[Any, ...]] = set()
-        #: Whether rows wait that were made while the run was open: nothing has come between since.
-        self.is_open = False
         #: Keys under which somebody else's row was or is: whatever is made there is not the run's.
         self.foreign: set[tuple[Any, ...]] = set()
-        #: Whether a key of theirs is a blob.
-        self.blob = False
         #: Tables whose rows it has touched though they are not the run's: the fence only reports.
         self.touched: set[str] = set()
 
@@ -257,11 +195,9 @@ class _Statement:
         yield FOREIGN, -1, self._know_for_foreign
         yield TOUCHED, 1, self.touched.add
 
-    def _make(self, *row: Any) -> bool:
+    def _make(self, *row: Any) -> None:
         if row not in self.foreign:
             self.made[row] = None
-            self.blob = self.blob or bytes in map(type, row)
-        return self.is_open
 
     def _doubt(self, *row: Any) -> None:
         if row in self.made:
@@ -282,15 +218,8 @@ class RunsOnConnection:
         self.driver = driver
         #: Whether triggers of the database look at what rows point at.
         self.points = False
-        #: Whether rows may wait for their entries, and the transaction for them.
-        self.holds = False
-        self._may_hold = False
-        #: The run whose rows are to be entered.
-        self._maker = 0
         self._alias = alias
         self._statement = _Statement()
-        #: What the statement has made; what it has touched that is not the run's.
-        self.made, self.touched = self._statement.made, self._statement.touched
         self._versions = (-1, -1)
         #: Whether what is up may go with the transaction.
         self._unsure = False
@@ -308,12 +237,16 @@ class RunsOnConnection:
 
     # --- a statement ---
 
+    @property
+    def has_made(self) -> bool:
+        return bool(self._statement.made)
+
     def begin(self, run: int, captured: bool, fence: str) -> None:
         """What is executed from now on is a statement of this run's."""
         state = self._statement
+        state.doubted.clear()
         state.foreign.clear()
         state.touched.clear()
-        self._maker = run
         state.run, state.capturing, state.fence = run, captured or None, fence
         if self._replaces:
             # What replaces a row deletes it, and wakes no trigger by that but with this.
@@ -331,44 +264,18 @@ class RunsOnConnection:
         """The statement has failed: what it has made may not be there."""
         self._statement.doubted.update(self._statement.made)
 
-    def hold(self) -> None:
-        """Have what is made from now on wait for `enter_rows`, where it may: Note [Entered together]."""
-        [heeded] = self.driver.execute("PRAGMA foreign_keys").fetchone()
-        if heeded and self._may_hold:
-            self.driver.execute(_HOLD)
-            self.holds = True
+    def enter_rows(self, run: int) -> None:
+        """Enter into the ledger what the statement has made; raises UntrackedWrite where a key is a blob."""
+        doubted = self._statement.doubted
+        made = [row for row in self._statement.made if row not in doubted or self._is_there(row)]
+        self._statement.made.clear()
+        for row in made:
+            table = self._up[row[0]]
+            self.driver.execute(table.enter, (run, *table.keys(row)))
 
-    def waits(self) -> bool:
-        """Whether what was made may wait for more; if so, its run is open as long as it does."""
-        state = self._statement
-        state.is_open = self.holds and not state.doubted and not state.blob and len(state.made) < _MANY
-        return state.is_open
-
-    def enter_rows(self) -> None:
-        """Enter into the ledger what was made; raises UntrackedWrite where a key is a blob."""
-        state = self._statement
-        doubted = state.doubted
-        try:
-            gone = self._let_go()
-            made = [] if gone else [row for row in state.made if row not in doubted or self._is_there(row)]
-        finally:
-            state.made.clear()
-            state.doubted.clear()
-            state.blob = state.is_open = False
-        for name, rows in groupby(made, key=itemgetter(0)):
-            self._up[name].enter(self.driver, self._maker, rows)
-
-    def _let_go(self) -> bool:
-        """Whether the transaction or the savepoint has gone in which the rows were made that wait."""
-        if not self.holds:
-            return False
-        self.holds = False
-        try:
-            return bool(self.driver.execute(_LET_GO).rowcount == 0)
-        except sqlite3.OperationalError as error:
-            if "no such table" not in str(error):
-                raise
-            return True
+    @property
+    def touched(self) -> set[str]:
+        return self._statement.touched
 
     def _is_there(self, row: tuple[Any, ...]) -> bool:
         name, *pk = row
@@ -417,7 +324,6 @@ class RunsOnConnection:
             if triggers is None or triggers.table.lower() != table:
                 del self._guarded[table]  # gone or renamed a moment ago: the guards have yet to be renewed
                 continue
-            self.driver.execute(_HOLDING)
             for statement in triggers.statements:
                 self.driver.execute(statement)
             self._up[table] = _Table.of(triggers, self._alias)
@@ -441,7 +347,6 @@ class RunsOnConnection:
         [recursive] = execute("PRAGMA recursive_triggers").fetchone()
         self._replaces = not recursive and execute(_REPLACED_BY_SCHEMA).fetchone() is not None
         self.points = execute(_POINTS).fetchone() is not None
-        self._may_hold = not self.points and execute(_LOOKS_BY_SCHEMA).fetchone() is None
         self._versions = version, self._version_of("temp")
 
     def _lock(self) -> None:
@@ -464,6 +369,13 @@ def take_down(driver: Any) -> None:
     """Take down what this connection has put up for itself; it comes back with the next run's statement."""
     for (name,) in driver.execute(_PUT_UP).fetchall():
         driver.execute(f"DROP TRIGGER temp.{_quoted(name)}")
+
+
+def _with_dashes(uuid: str) -> str:
+    """The uuid, kept as 32 digits, as Python writes it; what is none stays as it is."""
+    if len(uuid) != 32:
+        return uuid
+    return "-".join((uuid[:8], uuid[8:12], uuid[12:16], uuid[16:20], uuid[20:]))
 
 
 def _quoted(name: str) -> str:

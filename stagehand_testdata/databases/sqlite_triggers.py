@@ -38,7 +38,6 @@ FORMER = ("crossing", "removing", "capture")
 RUN = "stagehand_run"
 CAPTURING = "stagehand_capturing"
 FENCE_MODE = "stagehand_fence"
-#: Says whether the run is known to be open.
 MADE = "stagehand_made"
 IS_MADE = "stagehand_is_made"
 DOUBT = "stagehand_doubt"
@@ -133,8 +132,8 @@ def own(table: GuardedTable, quote: Quote) -> OwnTriggers:
 
     bodies = {
         "capture": f"AFTER INSERT ON {on} FOR EACH ROW WHEN {CAPTURING}() BEGIN\n"
-        f"  SELECT CASE WHEN NOT {MADE}({name}, {new}) AND NOT EXISTS ({run_is_open})"
-        f" THEN RAISE(ABORT, {literal(RUN_HAS_ENDED)}) END;\n"
+        f"  SELECT RAISE(ABORT, {literal(RUN_HAS_ENDED)}) WHERE NOT EXISTS ({run_is_open});\n"
+        f"  SELECT {MADE}({name}, {new});\n"
         f"{_marking(table, quote) if table.mark else ''}END",
         "change": f"BEFORE UPDATE ON {on} FOR EACH ROW WHEN {RUN}() AND ({crossed} OR {key_changed}) BEGIN\n"
         f"{fence(crossed)}"

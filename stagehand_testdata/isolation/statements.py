@@ -82,7 +82,6 @@ def _watch(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     database_of(connection).let_flush_through()
     if not isinstance(wrappers, _WrappersAndNames):
         engine = database_of(connection)
-        engine.watch_commits()
         connection.execute_wrappers = _WrappersAndNames(wrappers, engine)
         if connection.vendor == "postgresql":
             for maker in ("make_cursor", "make_debug_cursor"):
@@ -107,10 +106,8 @@ class _WrappersAndNames(list[Any]):
     def _in_its_name(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]
     ) -> Any:
-        run = current_run()
-        if run is None and not _all_rows.get():
-            if self._engine.last_run is not None:
-                self._engine.leave_run()
+        if current_run() is None and not _all_rows.get():
+            self._engine.last_run = None
             try:
                 return execute(sql, params, many, context)
             except OperationalError as error:
@@ -119,17 +116,14 @@ class _WrappersAndNames(list[Any]):
             return execute(sql, params, many, context)
         if many:
             params = list(params)  # what makes them may write in another name
-        sender = Sender(run, _fence(), _all_rows.get())
         return _send(
-            self._engine, sender, context["cursor"], sql, lambda named: execute(named, params, many, context)
+            self._engine, context["cursor"], sql, lambda named: execute(named, params, many, context)
         )
 
 
-def _send(
-    engine: Database, sender: Sender, cursor: Any, statement: Any, execute: Callable[[Any], Any]
-) -> Any:
+def _send(engine: Database, cursor: Any, statement: Any, execute: Callable[[Any], Any]) -> Any:
     try:
-        return engine.send(sender, statement, execute, cursor)
+        return engine.send(Sender(current_run(), _fence(), _all_rows.get()), statement, execute, cursor)
     except DatabaseError as error:
         refused = _refusal(str(error))
         if refused is None:
@@ -181,7 +175,6 @@ def _copying_in_its_name(engine: Database, make: Callable[[Any], Any]) -> Callab
 def _copying(engine: Database, cursor: Any, method: Callable[..., Any]) -> Callable[..., Any]:
     # Not of the wrapper, which has this for an attribute: such a circle is garbage for the collector alone.
     def copying(statement: Any, *args: Any, **kwargs: Any) -> Any:
-        sender = Sender(current_run(), _fence(), _all_rows.get())
-        return _send(engine, sender, cursor, statement, lambda named: method(named, *args, **kwargs))
+        return _send(engine, cursor, statement, lambda named: method(named, *args, **kwargs))
 
     return copying
