@@ -716,8 +716,8 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "a replica's role passes the guards by",
         POSTGRESQL,
-        "ENABLE ALWAYS TRIGGER {name}",
-        "ENABLE TRIGGER {name}",
+        "ENABLE ALWAYS TRIGGER {PREFIX}",
+        "ENABLE TRIGGER {PREFIX}",
         (f"{T_DATABASE}::TestAPurge::test_is_guarded_under_the_role_of_a_replica_too",),
     ),
     Bug(

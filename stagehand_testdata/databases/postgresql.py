@@ -448,11 +448,10 @@ class PostgreSQL(Database):
             _RETIRING.format(table=literal(on), name=f"{PREFIX}update", on=on),
         ]
         for suffix, definition in triggers.items():
-            name = f"{PREFIX}{suffix}"
             created = definition.format(on=on, call=call)
-            statements.append(f"CREATE OR REPLACE TRIGGER {name} {created}")
-            statements.append(f"ALTER TABLE {on} ENABLE ALWAYS TRIGGER {name}")
-        return statements
+            statements.append(f"CREATE OR REPLACE TRIGGER {PREFIX}{suffix} {created}")
+        enabled = ", ".join(f"ENABLE ALWAYS TRIGGER {PREFIX}{suffix}" for suffix in triggers)
+        return [*statements, f"ALTER TABLE {on} {enabled}"]
 
     def _function_sql(self, table: GuardedTable) -> str:
         return _FUNCTION.format(
