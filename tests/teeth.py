@@ -2045,6 +2045,20 @@ BUGS: tuple[Bug, ...] = (
                 (f"{T_GUARDS}::TestMigrate",),
             ),
             (
+                "a real row that has its key again after a failure is the run's",
+                SQLITE_TRIGGERS,
+                "WHERE ({key_changed}) AND NOT ({of_the_test});",
+                "WHERE 0;",
+                (f"{T_SQLITE_RUNS}::TestSomebodyElsesRow",),
+            ),
+            (
+                "a commit of nobody's ends what the product has begun",
+                SQLITE,
+                "        if begun or not self.connection.autocommit:",
+                "        if begun:",
+                (f"{T_SQLITE_RUNS}::TestWhatIsWritten",),
+            ),
+            (
                 "a cursor that is used again reads ahead of what reads ahead",
                 SQLITE,
                 "        return cls(cursor._cursor if type(cursor) is cls else cursor)\n",

@@ -137,6 +137,8 @@ def own(table: GuardedTable, quote: Quote) -> OwnTriggers:
         f"{_marking(table, quote) if table.mark else ''}END",
         "change": f"BEFORE UPDATE ON {on} FOR EACH ROW WHEN {RUN}() AND ({crossed} OR {key_changed}) BEGIN\n"
         f"{fence(crossed)}"
+        # Whatever comes under its key may be this very row again, where the statement fails.
+        f"  SELECT {FOREIGN}({name}, {old}) WHERE ({key_changed}) AND NOT ({of_the_test});\n"
         f"  SELECT {DOUBT}({name}, {old}), {FOREIGN}({name}, {new}) WHERE {key_changed};\nEND",
         # Before, because what is stored closes the entry right after.
         "removal": f"BEFORE DELETE ON {on} FOR EACH ROW WHEN {RUN}() BEGIN\n"

@@ -298,6 +298,20 @@ class TestSomebodyElsesRow:
             Label.objects.create(text="a")
         assert entered() == []
 
+    @pytest.mark.parametrize("ends", ["SELECT RAISE(ABORT, 'no');", ""])
+    def test_that_gave_its_key_away_is_not_the_runs_where_it_has_it_again(
+        self, run: CurrentRun, ends: str
+    ) -> None:
+        Label.objects.create(pk=1007, text="real")
+        sql(
+            "CREATE TRIGGER mine AFTER INSERT ON host_watched BEGIN UPDATE host_label SET id = 1008"
+            f" WHERE id = 1007; INSERT INTO host_label (id, text) VALUES (1007, 'a'); {ends} END"
+        )
+        with use_run(run), changed(FENCE="off"), suppress(IntegrityError):
+            sql("INSERT INTO host_watched (name) VALUES ('a')")
+        assert Label.objects.get(text="real").pk == (1007 if ends else 1008)
+        assert [key for model, key in entered() if model == "host.label"] == []
+
     def test_that_is_spelt_as_a_blob_is_written_is_not_the_runs(self, run: CurrentRun) -> None:
         Voucher.objects.create(code="b'ab'")
         with use_run(run), pytest.raises(UntrackedWrite, match="a blob"), transaction.atomic():
