@@ -2,7 +2,8 @@ PYTHON ?= python3
 
 BIN := .venv/bin
 # Two more than there are processors: a third of the tests' time goes by in waiting.
-export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
+PYTEST_XDIST_AUTO_NUM_WORKERS := $(or $(PYTEST_XDIST_AUTO_NUM_WORKERS),$(shell expr $$(getconf _NPROCESSORS_ONLN) + 2))
+export PYTEST_XDIST_AUTO_NUM_WORKERS
 
 .NOTPARALLEL:
 .PHONY: demo serve test test-api test-newest client lint bench bench-purge soak teeth clean
